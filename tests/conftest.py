@@ -1,0 +1,35 @@
+"""What tests share: real data where it is, and what a machine has or lacks."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+def require(name: str, present: bool, reason: str) -> None:
+    """Skip the test where `name` is absent; fail it where RBSTREAM_TEST_REQUIRE says that it must be there."""
+    if present:
+        return
+    if name in os.environ.get("RBSTREAM_TEST_REQUIRE", "").split(","):
+        pytest.fail(f"RBSTREAM_TEST_REQUIRE names {name}, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real packets and networks, `../shared/data`."""
+    data = SHARED / "data"
+    require("data", data.is_dir(), f"{data} is not there: real packets are needed")
+    return data
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium executable."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    require("chromium", found is not None, "chromium is not installed")
+    assert found is not None
+    return found
