@@ -1,0 +1,153 @@
+"""Packets in, alerts out: each record located by the walk, or else by the general path, or rejected."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from rbstream.errors import Rejection
+from rbstream.packet.alert import Alert, Origin, Packet, Rejected
+from rbstream.packet.container import (
+    SYNC_BYTES,
+    Block,
+    BrokenOff,
+    Header,
+    encode_block,
+    encode_header,
+    read_blocks,
+    read_header,
+)
+from rbstream.packet.general import read_general
+from rbstream.packet.layout import Layout, compile_layout
+from rbstream.packet.survey import Survey
+from rbstream.packet.walk import Spans
+from rbstream.settings import Limits
+
+# A night has one schema, an archive a handful; a flood of schemas must not fill the memory.
+CACHED_LAYOUTS = 32
+
+
+class PacketReader:
+    """Reads packets of one survey. fields: candidate fields that the filter needs; hot: try the walk first."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        channels: tuple[str, ...],
+        fields: frozenset[str],
+        limits: Limits,
+        hot: bool = True,
+    ) -> None:
+        self._limits = limits
+        self._hot = hot
+        self._layout = lru_cache(CACHED_LAYOUTS)(
+            lambda schema: compile_layout(schema, survey, channels, fields)
+        )
+        # What the last header began with: packets of one night differ in their sync marker only, and comparing
+        # 25 kB is ten times faster than parsing them.
+        self._last: tuple[bytes, Header, Layout] | None = None
+
+    def open(self, data: bytes) -> tuple[Header, Layout]:
+        """The header that `data` start with, and its schema's layout. Raises Rejection."""
+        if self._last is not None and data.startswith(self._last[0]):
+            start, header, layout = self._last
+            sync = data[len(start) : len(start) + SYNC_BYTES]
+            if len(sync) == SYNC_BYTES:
+                return Header(header.schema, header.codec, sync, header.length), layout
+        header = read_header(data, self._limits)
+        layout = self._layout(header.schema)
+        self._last = data[: header.length - SYNC_BYTES], header, layout
+        return header, layout
+
+    def read(self, packet: Packet) -> Iterator[Alert | Rejected]:
+        """Every record of a packet, as an alert or rejected; and one rejection where the packet breaks off."""
+        record = packet.origin.record
+        try:
+            header, layout = self.open(packet.content if packet.header is None else packet.header)
+        except Rejection as rejection:
+            yield Rejected(rejection, packet.origin, (packet.header or b"") + packet.content)
+            return
+        start = header.length if packet.header is None else 0
+        try:
+            for block in read_blocks(packet.content, start, header, self._limits):
+                for item in self._records(packet, header, layout, block, record):
+                    yield item
+                    record = item.origin.record + 1
+        except BrokenOff as broken:
+            origin = packet.origin._replace(record=record, offset=packet.origin.offset + broken.offset)
+            yield Rejected(broken.rejection, origin, _rest(packet, header, broken.offset))
+
+    def _records(
+        self, packet: Packet, header: Header, layout: Layout, block: Block, first: int
+    ) -> Iterator[Alert | Rejected]:
+        """The records of a block. From one that can't be read on, the block's rest is one rejection."""
+        payload, position = block.payload, 0
+        alone = packet.header is None and block.count == 1 and block.offset == header.length
+        for number in range(block.count):
+            origin = packet.origin._replace(record=first + number, offset=packet.origin.offset + block.offset)
+            try:
+                if (block.count - number) * layout.least_bytes > len(payload) - position:
+                    raise Rejection(
+                        "record", "record", f"{block.count} records announced, the block ends in {number}"
+                    )
+                spans, end = self._locate(layout, payload, position)
+            except Rejection as rejection:
+                rest = encode_block([payload[position:]], header.sync, block.count - number)
+                yield Rejected(rejection, origin, _header(header) + rest if not alone else packet.content)
+                return
+            try:
+                yield _alert(packet, header, layout, origin, payload, position, end, spans, alone)
+            except Rejection as rejection:
+                whole = _header(header) + encode_block([payload[position:end]], header.sync)
+                yield Rejected(rejection, origin, whole)
+            position = end
+        if position < len(payload):
+            rejection = Rejection(
+                "record", "record", f"{len(payload) - position} bytes behind the last record"
+            )
+            origin = packet.origin._replace(
+                record=first + block.count, offset=packet.origin.offset + block.offset
+            )
+            yield Rejected(
+                rejection, origin, _header(header) + encode_block([payload[position:]], header.sync)
+            )
+
+    def _locate(self, layout: Layout, payload: bytes, position: int) -> tuple[Spans, int]:
+        """The places of what is wanted in the record at `position`, and the position behind it."""
+        if self._hot and layout.walk is not None:
+            spans: Spans = {}
+            try:
+                end = layout.walk(payload, position, spans)
+            except (EOFError, ValueError):
+                end = -1
+            if 0 <= end - position <= self._limits.record_bytes:
+                return spans, end
+        return read_general(layout.general, payload, position, self._limits.record_bytes)
+
+
+def _alert(
+    packet: Packet,
+    header: Header,
+    layout: Layout,
+    origin: Origin,
+    data: bytes,
+    start: int,
+    end: int,
+    spans: Spans,
+    alone: bool,
+) -> Alert:
+    alert = Alert(packet, header, layout, origin, data, start, end, spans, 0, "", alone)
+    candid, object_id = alert.value("candid"), alert.value("objectId")
+    if candid is None or object_id is None or "candidate.$end" not in spans:
+        raise Rejection("layout", "layout", "candid, objectId or candidate is null")
+    alert.candid, alert.object_id = candid, object_id
+    return alert
+
+
+def _header(header: Header) -> bytes:
+    return encode_header(header.schema, header.sync)
+
+
+def _rest(packet: Packet, header: Header, offset: int) -> bytes:
+    """The original bytes from a break on, with the container's header before them."""
+    if packet.header is None:
+        return packet.content[: header.length] + packet.content[offset:]
+    return packet.header + packet.content[offset:]
