@@ -1,0 +1,101 @@
+"""The kinds of artefact that a detector or its optics make: light in one image that no sky sent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .draw import X, Y, either, psf_flux, snr, somewhere
+from .optics import CANVAS, CENTRE, Array, Rng, Sources, pixel_psf, render
+from .scene import Scene
+
+
+def track(rng: Rng, scene: Scene, longest: float) -> Array:
+    """A charged particle's track in silicon: straight, 1 to `longest` px, uneven, hardly blurred."""
+    x, y = somewhere(rng, scene)
+    scenes, points = len(x), 24
+    length = np.minimum(rng.exponential(2.5, scenes), longest)[:, None]
+    angle = rng.uniform(0, np.pi, scenes)[:, None]
+    along = np.linspace(-0.5, 0.5, points) * length
+    # As bright as a star of the same significance, or up to 4 times: most tracks are far above the noise.
+    total = psf_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, 1.4, scenes)).astype(np.float32)
+    share = rng.gamma(2.0, 1.0, (scenes, points))
+    share /= share.sum(axis=1, keepdims=True)
+    path = Sources(
+        (x[:, None] + along * np.cos(angle)).astype(np.float32),
+        (y[:, None] + along * np.sin(angle)).astype(np.float32),
+        (total[:, None] * share * (1 + 0.3 * length)).astype(np.float32),
+        np.zeros((scenes, points), np.float32),
+    )
+    # Charge diffuses by 0 to 0.6 px: a perfect delta is too easily told from a star (docs/design.md).
+    return render(pixel_psf(rng.uniform(0, 0.6, scenes).astype(np.float32)), path)
+
+
+def cosmic_ray(rng: Rng, scene: Scene) -> None:
+    """A track in the science image alone."""
+    scene.science += track(rng, scene, 15)
+
+
+def hot_pixel(rng: Rng, scene: Scene) -> None:
+    """One to three neighbouring pixels that are too high, or (a third) too low."""
+    scenes = np.arange(len(scene.sky))
+    level = either(rng, len(scenes), 0.3) * psf_flux(scene, snr(rng, scene)) * 0.7
+    scene.science[scenes, CENTRE, CENTRE] += level
+    for share in (0.5, 0.3):  # a second and third pixel have less, in half of the cases each
+        step = rng.integers(-1, 2, (2, len(scenes)))
+        partner = level * share * (rng.random(len(scenes)) < 0.5)
+        scene.science[scenes, CENTRE + step[0], CENTRE + step[1]] += partner
+
+
+def bad_column(rng: Rng, scene: Scene) -> None:
+    """One or two columns too high or too low, over all or a part of the stamp."""
+    scenes = len(scene.sky)
+    level = either(rng, scenes, 0.5) * scene.noise * np.exp(rng.uniform(0.8, 3.5, scenes))
+    uneven = 1 + 0.3 * rng.standard_normal((scenes, CANVAS, 1))
+    begin = np.where(rng.random(scenes) < 0.5, -CANVAS, rng.uniform(-25, 1, scenes))[:, None, None]
+    end = np.where(rng.random(scenes) < 0.5, CANVAS, rng.uniform(0, 25, scenes))[:, None, None]
+    column = (X == 0) + (X == 1) * rng.uniform(0, 0.8, (scenes, 1, 1)) * (rng.random((scenes, 1, 1)) < 0.4)
+    scene.science += (level[:, None, None] * uneven * column * (begin <= Y) * (end >= Y)).astype(np.float32)
+
+
+def ghost(rng: Rng, scene: Scene) -> None:
+    """Light reflected between filter and window: a disc or ring wider than the stamp's middle."""
+    scenes = len(scene.sky)
+    radius = rng.uniform(6, 30, scenes)[:, None, None]
+    inner = radius * np.where(rng.random(scenes) < 0.5, 0, rng.uniform(0.3, 0.8, scenes))[:, None, None]
+    angle = rng.uniform(0, 2 * np.pi, scenes)[:, None, None]
+    distance = np.hypot(X - radius * np.cos(angle), Y - radius * np.sin(angle))  # its rim is in the middle
+    soft = rng.uniform(0.5, 2.0, scenes)[:, None, None]
+    disc = _step((radius - distance) / soft) * _step((distance - inner) / soft)
+    level = scene.noise * np.exp(rng.uniform(0.3, 2.2, scenes)) * either(rng, scenes, 0.2)
+    scene.science += (level[:, None, None] * disc).astype(np.float32)
+
+
+def _step(value: np.ndarray) -> np.ndarray:
+    """0 to 1, soft over a unit."""
+    return np.asarray(0.5 + 0.5 * np.tanh(value))
+
+
+def edge(rng: Rng, scene: Scene) -> None:
+    """A detection on the last rows before the chip's edge, where the background runs away."""
+    scenes = len(scene.sky)
+    angle = rng.integers(0, 4, scenes) * np.pi / 2 + rng.normal(0, 0.02, scenes)
+    beyond = X * np.cos(angle)[:, None, None] + Y * np.sin(angle)[:, None, None]
+    distance = rng.uniform(2, 7, scenes)[:, None, None]
+    scene.masked |= beyond > distance
+    scale = rng.uniform(0.8, 3.0, scenes)[:, None, None]
+    level = (scene.noise * np.exp(rng.uniform(1, 4, scenes)) * either(rng, scenes, 0.5))[:, None, None]
+    uneven = 1 + 0.3 * rng.standard_normal(scene.science.shape)
+    scene.science += (level * uneven * np.exp(np.minimum(beyond - distance, 0) / scale)).astype(np.float32)
+
+
+def reference_defect(rng: Rng, scene: Scene) -> None:
+    """A track or a patch that only the reference has: a negative detection with nothing to fade."""
+    scenes = len(scene.sky)
+    x, y = somewhere(rng, scene)
+    half = rng.uniform(0.5, 5, (2, scenes))[:, :, None, None]
+    patch = (np.abs(X - x[:, None, None]) < half[0]) & (np.abs(Y - y[:, None, None]) < half[1])
+    level = scene.noise * np.exp(rng.uniform(0.7, 3.0, scenes)) * either(rng, scenes, 0.3)
+    is_track = (rng.random(scenes) < 0.6)[:, None, None]
+    scene.reference += np.where(is_track, track(rng, scene, 10), patch * level[:, None, None]).astype(
+        np.float32
+    )

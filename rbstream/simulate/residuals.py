@@ -1,0 +1,52 @@
+"""The kinds of artefact that a subtraction leaves behind.
+
+Nothing is drawn (no dipole, no ring): the scene gets a star and an error, and the residual emerges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .draw import either, somewhere
+from .optics import Rng
+from .scene import Scene, galaxy, star
+
+
+def misaligned_star(rng: Rng, scene: Scene) -> None:
+    """A star in a reference that is 0.1 to 0.6 px off: a dipole."""
+    x, y = somewhere(rng, scene)
+    scene.stars += star(x, y, rng.uniform(12.5, 18.5, len(x)))
+    _misalign(rng, scene, 0.1, 0.6)
+
+
+def misaligned_galaxy(rng: Rng, scene: Scene) -> None:
+    """A galaxy in a reference that is 0.15 to 1 px off."""
+    x, y = somewhere(rng, scene)
+    scene.stars += galaxy(rng, x, y, rng.uniform(13.5, 18, len(x)))
+    _misalign(rng, scene, 0.15, 1.0)
+
+
+def _misalign(rng: Rng, scene: Scene, least: float, most: float) -> None:
+    shift = np.exp(rng.uniform(np.log(least), np.log(most), len(scene.sky)))
+    angle = rng.uniform(0, 2 * np.pi, len(scene.sky))
+    scene.shift_x = (shift * np.cos(angle)).astype(np.float32)
+    scene.shift_y = (shift * np.sin(angle)).astype(np.float32)
+
+
+def psf_ring(rng: Rng, scene: Scene) -> None:
+    """A bright star whose reference was matched to a PSF 3 to 20% too wide or too narrow: a ring."""
+    x, y = somewhere(rng, scene)
+    scene.stars += star(x, y, rng.uniform(12.0, 17, len(x)))
+    error = np.exp(rng.uniform(np.log(0.03), np.log(0.2), len(x))) * either(rng, len(x), 0.5)
+    scene.width_error = (1 + error).astype(np.float32)
+
+
+def flux_scale(rng: Rng, scene: Scene) -> None:
+    """A reference scaled wrongly by 3 to 30%: every star of the field is left over with the same sign."""
+    x, y = somewhere(rng, scene)
+    scene.stars += star(x, y, rng.uniform(13, 18.5, len(x)))
+    error = np.exp(rng.uniform(np.log(0.03), np.log(0.3), len(x))) * either(rng, len(x), 0.5)
+    scene.scale_error = (1 + error).astype(np.float32)
+    # One star alone would be a variable: eight more of 15 to 18 mag make it the field's fault.
+    for _ in range(8):
+        scene.stars += star(*somewhere(rng, scene, 34), rng.uniform(14.5, 18.5, len(x)))

@@ -1,0 +1,140 @@
+"""What the telescope looks at: a sky, stars, galaxies and the two PSFs, for a batch of scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .optics import CANVAS, Array, Psf, Rng, Sources, star_psf
+
+ZEROPOINT = 26.1  # mag of 1 DN: the median `magzpsci` of ZTF's packets
+GAIN = 6.2  # e-/DN of ZTF's amplifiers, from the noise of real stamps
+REFERENCE_LIMIT = 22.5  # mag, where a reference of 15 to 40 exposures stops showing stars
+MAX_STARS = 64  # a scene's most: the PS1 sources within 30" in ZTF's packets are 1 to 170, 7 at the median
+REACH = 6  # px outside the canvas from where a star's wings still matter
+
+
+@dataclass
+class Scene:
+    """B scenes, as the truth behind three stamps.
+
+    Fluxes in DN, lengths in px, coordinates from the middle of the canvas. `science` and `reference` are
+    extra light in just one of the two images, behind the optics, as (B,CANVAS,CANVAS) images; `masked`
+    are pixels without data in all three stamps.
+    """
+
+    stars: Sources  # in both images
+    new: Sources  # in the science image alone, signed
+    sky: Array
+    noise: Array  # sigma of a science pixel
+    reference_noise: Array
+    psf: Psf
+    fwhm: Array
+    reference_psf: Psf
+    width_error: Array  # of the PSF to which the reference was matched, as a ratio
+    shift_x: Array  # astrometric error of the reference
+    shift_y: Array
+    scale_error: Array  # of the reference's flux, as a ratio
+    science: Array
+    reference: Array
+    masked: np.ndarray  # bool
+
+
+def flux_of(magnitude: np.ndarray | np.float32) -> Array:
+    """DN of a magnitude at the common zero point."""
+    return np.asarray(10 ** (0.4 * (ZEROPOINT - magnitude)), np.float32)
+
+
+def draw_scene(rng: Rng, scenes: int) -> Scene:
+    """Scenes without any event: what is left in their difference is what a good subtraction leaves.
+
+    The spreads are those of 3,700 real triplets (docs/design.md, "A simulator that transfers").
+    """
+    # Sky of 128 DN at the median, 45 to 330 at 5 to 95%; a noise in excess of the photons' is the readout's.
+    sky = 110 * np.exp(rng.normal(0, 0.55, scenes))
+    noise = np.sqrt(1.4 * sky / GAIN + 6) * np.exp(rng.normal(0, 0.08, scenes))
+    # 11% of ZTF's science stamps have a median under 50 DN, and the noisiest pixels with it.
+    dark = rng.random(scenes) < 0.08
+    sky[dark], noise[dark] = rng.uniform(5, 45, dark.sum()), rng.uniform(5, 17, dark.sum())
+    # Difference FWHM 2.2 px, 1.7 to 3.4 at 5 to 95%; the reference is stacked from better nights.
+    fwhm = _float(2.15 * np.exp(np.abs(rng.normal(0, 0.24, scenes)) - 0.12))
+    reference_fwhm = _float(2.05 * np.exp(rng.normal(0, 0.1, scenes)))
+    # Registration is good to 0.05 to 0.4 px; most fields are nearer to the lower end.
+    shift = 0.05 * np.exp(rng.normal(0, 0.5, scenes))
+    angle = rng.uniform(0, 2 * np.pi, scenes)
+    blank = np.zeros((scenes, CANVAS, CANVAS), np.float32)
+    empty = np.zeros((scenes, 0), np.float32)
+    return Scene(
+        stars=_field(rng, scenes),
+        new=Sources(empty, empty, empty, empty),
+        sky=_float(sky),
+        noise=_float(noise),
+        # 1.6 DN at the mean, 0.5 to 3 at 5 to 95%: 15 to 40 exposures deep.
+        reference_noise=_float(1.4 * np.exp(rng.normal(0, 0.5, scenes))),
+        psf=star_psf(rng, fwhm),
+        fwhm=fwhm,
+        reference_psf=star_psf(rng, reference_fwhm),
+        width_error=_float(1 + rng.normal(0, 0.01, scenes)),
+        shift_x=_float(shift * np.cos(angle)),
+        shift_y=_float(shift * np.sin(angle)),
+        scale_error=_float(1 + rng.normal(0, 0.006, scenes)),
+        science=blank.copy(),
+        reference=blank.copy(),
+        masked=np.zeros_like(blank, bool),
+    )
+
+
+def _field(rng: Rng, scenes: int) -> Sources:
+    """Foreground stars, from empty to the galactic plane, and a few galaxies."""
+    shape = (scenes, MAX_STARS)
+    count = np.exp(rng.uniform(np.log(2), np.log(MAX_STARS), scenes))
+    used = np.arange(MAX_STARS) < count[:, None]
+    half = CANVAS / 2 + REACH
+    # Star counts grow by 0.3 dex a magnitude.
+    magnitude = np.maximum(REFERENCE_LIMIT - rng.exponential(1 / (0.3 * np.log(10)), shape), 11)
+    stars = Sources(
+        _float(rng.uniform(-half, half, shape)),
+        _float(rng.uniform(-half, half, shape)),
+        flux_of(magnitude) * used,
+        np.zeros(shape, np.float32),
+    )
+    # At 22 mag galaxies are half of what is seen away from the plane; two a stamp is ZTF's depth.
+    galaxies = galaxy(
+        rng,
+        _float(rng.uniform(-half, half, scenes)),
+        _float(rng.uniform(-half, half, scenes)),
+        _float(rng.uniform(17, 22.5, scenes)),
+    )
+    return stars + galaxies
+
+
+def galaxy(rng: Rng, x: np.ndarray, y: np.ndarray, magnitude: np.ndarray) -> Sources:
+    """One galaxy a scene, at x, y with a total magnitude (B,): a bulge and a disc seen at some angle."""
+    radius = rng.uniform(0.8, 4.0, len(x))[:, None]  # px: 1" to 4" half-light radius
+    angle = rng.uniform(0, np.pi, len(x))[:, None]
+    inclined = rng.uniform(0.2, 1.0, len(x))[:, None]
+    along = np.array([0, -1.0, -0.5, 0, 0.5, 1.0]) * radius * (1.2 - inclined)
+    weight = np.array([0.3, 0.1, 0.15, 0.2, 0.15, 0.1], np.float32)
+    size = np.broadcast_to(np.array([0.3, 0.8, 0.8, 0.8, 0.8, 0.8]), along.shape) * radius * inclined
+    return Sources(
+        _float(x[:, None] + along * np.cos(angle)),
+        _float(y[:, None] + along * np.sin(angle)),
+        flux_of(magnitude)[:, None] * weight,
+        _float(size),
+    )
+
+
+def star(x: np.ndarray, y: np.ndarray, magnitude: np.ndarray) -> Sources:
+    """One star a scene."""
+    return point(x, y, flux_of(magnitude))
+
+
+def point(x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> Sources:
+    """One point source of a flux in DN a scene, each argument (B,)."""
+    size = np.zeros((len(x), 1), np.float32)
+    return Sources(_float(x)[:, None], _float(y)[:, None], _float(flux)[:, None], size)
+
+
+def _float(values: np.ndarray) -> Array:
+    return np.asarray(values, np.float32)

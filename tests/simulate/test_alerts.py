@@ -1,0 +1,72 @@
+"""The simulated alerts themselves: their mix, their noise, how they are detected."""
+
+import numpy as np
+import pytest
+
+from rbstream.simulate import triplets
+from rbstream.simulate.alerts import alerts
+from rbstream.simulate.kinds import BOGUS, REAL
+
+N = 1500
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return triplets(N, 11)
+
+
+def test_shapes_and_types(simulated):
+    stamps, real, kind = simulated
+    assert stamps.shape == (N, 3, 63, 63)
+    assert stamps.dtype == np.float32
+    assert real.dtype == bool
+    assert kind.shape == real.shape == (N,)
+
+
+def test_every_kind_occurs_and_says_its_class(simulated):
+    _, real, kind = simulated
+    assert set(kind[real]) == set(REAL)
+    assert set(kind[~real]) == set(BOGUS)
+    assert real.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_seventh_of_the_alerts_have_masked_pixels_whatever_their_class(simulated):
+    stamps, real, _ = simulated
+    masked = np.isnan(stamps).any(axis=(1, 2, 3))
+    assert masked.mean() == pytest.approx(0.14, abs=0.03)
+    assert masked[real].mean() == pytest.approx(masked[~real].mean(), abs=0.06)
+
+
+def test_one_in_a_hundred_is_truncated():
+    short = np.concatenate([(batch.shape < 63).any(axis=1) for batch in alerts(4000, 3)])
+    assert short.mean() == pytest.approx(0.01, abs=0.005)
+
+
+def test_nothing_is_infinite(simulated):
+    assert not np.isinf(simulated[0]).any()
+
+
+def test_backgrounds_are_those_of_real_stamps(simulated):
+    stamps, _, _ = simulated
+    median = np.nanmedian(stamps, axis=(2, 3))
+    sigma = 1.4826 * np.nanmedian(np.abs(stamps - median[:, :, None, None]), axis=(2, 3))
+    sky = np.nanmedian(median[:, 0])
+    science, template, difference = np.nanmedian(sigma, axis=0)
+    assert 80 < sky < 150  # DN: 91 in the 1,168 triplets of the shared data, 128 in 3,700
+    assert 5 < science < 8  # 6.6 and 7.1
+    assert 1 < template < 3  # 1.3 and 1.6
+    assert 4.5 < difference < 7  # 6.0 and 5.9
+
+
+def test_everything_is_detected_at_5_sigma_near_the_middle():
+    for batch in alerts(600, 5):
+        assert batch.found.snr.min() >= 5
+        assert np.abs(batch.found.x).max() <= 4
+        assert np.hypot(batch.found.x, batch.found.y)[batch.real].max() <= 2
+
+
+def test_a_longer_night_begins_with_the_shorter_one(simulated):
+    stamps, real, kind = triplets(200, 11)
+    assert np.array_equal(stamps, simulated[0][:200], equal_nan=True)
+    assert np.array_equal(real, simulated[1][:200])
+    assert np.array_equal(kind, simulated[2][:200])
