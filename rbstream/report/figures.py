@@ -92,7 +92,7 @@ def histogram(data: ReportData) -> Chart:
                 y = frame.y(height(count))
                 x = round(frame.x(index / BINS) + BAR_GAP / 2, 1)
                 bars.append(Bar(x, y, width, round(frame.bottom - y, 1), verdict, title))
-    y_ticks = [Tick(frame.y(height(count)), f"{count:,}") for count in _counts(top)]
+    y_ticks = [Tick(frame.y(height(count)), _label(count)) for count in _counts(top)]
     return Chart(frame, _x_ticks(frame), y_ticks, frame.x(data.threshold), frame.y(data.threshold), bars=bars)
 
 
@@ -111,6 +111,10 @@ def _dot(frame: Frame, point: Point) -> Dot:
 
 def _x_ticks(frame: Frame) -> list[Tick]:
     return [Tick(frame.x(fraction), f"{fraction:.1f}") for fraction in FIFTHS]
+
+
+def _label(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000 else f"{count // 1_000_000}M"
 
 
 def _counts(top: int) -> list[int]:
