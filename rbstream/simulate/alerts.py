@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ BATCH = 128  # scenes drawn at once: 30 MB of canvases, and numpy's overhead is 
 REAL_SHARE = 0.5  # of the alerts: both classes equally well sampled; a survey's mix is not the aim
 # Every kind of a class is equally frequent, but for the two that always have masked pixels: half, so that
 # 14% of all alerts have NaN (docs/design.md) while a mask doesn't tell the class.
-_ALWAYS_MASKED = ("edge", "masked_star_spike")
+ALWAYS_MASKED = ("edge", "masked_star_spike")
 _MASKED_REALS, _MASKED_BOGUS = 0.14, 0.07  # the rest of the bogus with NaN are those two kinds
 _TRUNCATED = 0.01  # share of stamps cut short by the chip's edge, at most this many rows or columns:
 _SHORTEST = 55  # ZTF's are 55 x 63 to 62 x 63, or the other way round
@@ -68,44 +68,70 @@ def _first(batch: Alerts, n: int) -> Alerts:
 
 def _batch(rng: Rng) -> Alerts:
     """BATCH detected alerts of random kinds."""
-    real = rng.random(BATCH) < REAL_SHARE
-    weight = np.array([0.5 if kind in _ALWAYS_MASKED else 1.0 for kind in BOGUS])
-    kind = np.where(
-        real, rng.choice(list(REAL), BATCH), rng.choice(list(BOGUS), BATCH, p=weight / weight.sum())
-    )
-    columns: dict[str, np.ndarray] = {}
-    missing = np.arange(BATCH)
-    while len(missing):
-        found, good = _attempt(rng, kind[missing], real[missing])
-        for name, values in vars(found).items():
-            if name not in columns:
-                columns[name] = np.empty((BATCH, *values.shape[1:]), values.dtype)
-            columns[name][missing[good]] = values[good]
-        missing = missing[~good]
-    found = Detection(**columns)
+    kind, real = draw_kinds(rng, BATCH)
+    found = until_detected(kind, lambda missing: _observed(rng, kind[missing], real[missing]))
     measured = measure(found)
     return Alerts(found, measured, _truncate(rng, found.stamps), real, kind)
 
 
-def _attempt(rng: Rng, kind: np.ndarray, real: np.ndarray) -> tuple[Detection, np.ndarray]:
+def draw_kinds(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Names of kinds (n,) and whether each is real."""
+    real = rng.random(n) < REAL_SHARE
+    weight = np.array([0.5 if kind in ALWAYS_MASKED else 1.0 for kind in BOGUS])
+    bogus = rng.choice(list(BOGUS), n, p=weight / weight.sum())
+    return np.where(real, rng.choice(list(REAL), n), bogus), real
+
+
+Attempt = Callable[[np.ndarray], tuple[Detection, np.ndarray]]
+
+
+def until_detected(kind: np.ndarray, attempt: Attempt) -> Detection:
+    """Try again for those of `kind` (N,) that `attempt` didn't find, until there is a detection for each.
+
+    attempt: indices of the missing -> their detections, and True where one is good.
+    """
+    columns: dict[str, np.ndarray] = {}
+    missing = np.arange(len(kind))
+    while len(missing):
+        found, good = attempt(missing)
+        for name, values in vars(found).items():
+            if name not in columns:
+                columns[name] = np.empty((len(kind), *values.shape[1:]), values.dtype)
+            columns[name][missing[good]] = values[good]
+        missing = missing[~good]
+    return Detection(**columns)
+
+
+def _observed(rng: Rng, kind: np.ndarray, real: np.ndarray) -> tuple[Detection, np.ndarray]:
     """Draw a scene for each kind and observe it; True where an alert came of it."""
-    order = np.argsort(kind, kind="stable")
-    scenes = []
-    for name in np.unique(kind):
-        scene = draw_scene(rng, int((kind == name).sum()))
+
+    def scene_of(name: str, chosen: np.ndarray) -> Detection:
+        scene = draw_scene(rng, len(chosen))
         (REAL.get(name) or BOGUS[name])(rng, scene)
-        if name not in _ALWAYS_MASKED:
+        if name not in ALWAYS_MASKED:
             _mask(rng, scene, _MASKED_REALS if name in REAL else _MASKED_BOGUS)
-        scenes.append(observe(rng, scene))
-    found = Detection(
-        **{
-            name: np.concatenate([getattr(scene, name) for scene in scenes])[np.argsort(order)]
-            for name in vars(scenes[0])
-        }
+        return observe(rng, scene)
+
+    found = by_kind(kind, scene_of)
+    return found, is_alert(found, real)
+
+
+def by_kind(kind: np.ndarray, detect: Callable[[str, np.ndarray], Detection]) -> Detection:
+    """Call `detect` with each name in `kind` (N,) and its indices; answer in the order of `kind`."""
+    groups = [np.flatnonzero(kind == name) for name in np.unique(kind)]
+    parts = [detect(str(kind[group[0]]), group) for group in groups]
+    back = np.argsort(np.concatenate(groups))
+    return Detection(
+        **{name: np.concatenate([getattr(part, name) for part in parts])[back] for name in vars(parts[0])}
     )
+
+
+def is_alert(found: Detection, real: np.ndarray) -> np.ndarray:
+    """True where a survey would have raised an alert, and of the real source if there is one."""
     near = np.hypot(found.x, found.y) <= _OFF_TRUTH
     middle = found.stamps[:, 2, SIZE // 2, SIZE // 2]
-    return found, (found.snr >= DETECTION) & (near | ~real) & np.isfinite(middle)
+    good: np.ndarray = (found.snr >= DETECTION) & (near | ~real) & np.isfinite(middle)
+    return good
 
 
 def _mask(rng: Rng, scene: Scene, share: float) -> None:

@@ -38,26 +38,42 @@ class Detection:
 
 def observe(rng: Rng, scene: Scene) -> Detection:
     """Expose, subtract and detect; the caller keeps what has `snr >= DETECTION`."""
-    seen = render(scene.psf, scene.stars)
-    arrived = seen + render(scene.psf, scene.new) + scene.science
-    matched_psf = changed(scene.psf, scene.width_error, scene.shift_x, scene.shift_y)
-    matched = render(matched_psf, scene.stars) * scene.scale_error[:, None, None] + scene.reference
-    template = render(scene.reference_psf, scene.stars) + scene.reference
-    del seen
-
-    grain = _noise(rng, arrived, scene.noise, 1.0)
-    deep = _correlated(_noise(rng, template, scene.reference_noise, 1 / _FRAMES))
+    light = shine(scene)
+    grain = _noise(rng, light.science, scene.noise, 1.0)
+    deep = _correlated(_noise(rng, light.template, scene.reference_noise, 1 / _FRAMES))
     sky = scene.sky[:, None, None]
-    difference = _transfer(arrived + grain - matched - deep)
-    science, template = arrived + grain + sky, template + deep + sky
-    variance = (scene.noise**2 + scene.reference_noise**2)[:, None, None] + np.maximum(matched, 0) / GAIN
-    stack = np.stack([science, template, difference], axis=1)
+    difference = transfer(light.science + grain - light.matched - deep)
+    stack = np.stack([light.science + grain + sky, light.template + deep + sky, difference], axis=1)
+    return detect(scene, stack, light.matched)
+
+
+@dataclass(frozen=True)
+class Light:
+    """What arrives from a scene without sky and noise, each (B,CANVAS,CANVAS) in DN."""
+
+    science: Array
+    template: Array
+    matched: Array  # the reference as seen through the science image's PSF, with the errors of the match
+
+
+def shine(scene: Scene) -> Light:
+    """The scene through its two PSFs."""
+    psf = changed(scene.psf, scene.width_error, scene.shift_x, scene.shift_y)
+    return Light(
+        science=render(scene.psf, scene.stars) + render(scene.psf, scene.new) + scene.science,
+        template=render(scene.reference_psf, scene.stars) + scene.reference,
+        matched=render(psf, scene.stars) * scene.scale_error[:, None, None] + scene.reference,
+    )
+
+
+def detect(scene: Scene, stack: Array, matched: Array) -> Detection:
+    """Centre each stamp on the most significant peak near the middle of its scene.
+
+    stack: science, template, difference as (B,3,CANVAS,CANVAS) in DN; the scene's masked pixels become NaN.
+    """
     stack[np.broadcast_to(scene.masked[:, None], stack.shape)] = np.nan
-    return _detect(scene, stack, variance)
-
-
-def _detect(scene: Scene, stack: Array, variance: Array) -> Detection:
-    """Centre each stamp on the most significant peak near the middle of its scene."""
+    background = np.asarray(scene.noise**2 + scene.reference_noise**2, np.float32)[:, None, None]
+    variance = np.asarray(background + np.maximum(matched, 0) / np.float32(GAIN), np.float32)
     flux, error = _matched_filter(stack[:, 2], variance, scene.fwhm)
     significance = np.abs(flux) / error
     scenes, width = len(flux), flux.shape[1]
@@ -125,7 +141,7 @@ def _correlated(noise: Array) -> Array:
     return np.asarray(noise / (1 + 2 * a * a), np.float32)
 
 
-def _transfer(difference: Array) -> Array:
+def transfer(difference: Array) -> Array:
     """Pass what was subtracted through the subtraction's own response to a single pixel."""
     result = difference * np.float32(_TRANSFER[0, 0])
     along = np.roll(difference, 1, 1) + np.roll(difference, -1, 1)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fastavro
 import numpy as np
 
 from ..files import data_path
+from ..output import atomic_write
 from .alerts import BATCH, Alerts, alerts
 from .candidate import Fields, candidate
 from .history import history
@@ -44,7 +43,7 @@ def simulate_night(
     is called with the number of alerts written so far.
 
     Returns how many alerts there are of each kind. Raises ValueError for less than one alert or a negative
-    seed, OSError where the files can't be written.
+    seed, OutputError where the files can't be written.
     """
     if alerts < 1 or seed < 0:
         raise ValueError(f"a night has at least 1 alert and a seed of at least 0, not {alerts} and {seed}")
@@ -54,7 +53,7 @@ def simulate_night(
     marker = hashlib.md5(f"rbstream {alerts} {seed}".encode(), usedforsecurity=False).digest()
     kinds: Counter[str] = Counter()
     # The truth is renamed first: where a night is, its truth is.
-    with _whole(path) as night, _whole(truth_path(path)) as table:
+    with atomic_write(path) as night, atomic_write(truth_path(path)) as table:
         rows = csv.writer(io.TextIOWrapper(table, newline="", write_through=True), lineterminator="\n")
         rows.writerow(TRUTH)
 
@@ -127,17 +126,3 @@ def _truth(name: str, fields: Fields, group: Alerts, i: int) -> tuple[Any, ...]:
         columns,
         f"{masked:.4f}",
     )
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name at the end, and is removed where something goes wrong before."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

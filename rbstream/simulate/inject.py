@@ -1,0 +1,167 @@
+"""Injection: simulated events in real triplets, so that everything but the event is real.
+
+Reals and artefacts get the same receivers, prepared in the same ways in equal shares: nothing about the
+receiver tells the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .alerts import BATCH, by_kind, draw_kinds, is_alert, until_detected
+from .detect import SIZE, Detection, detect, shine, transfer
+from .kinds import BOGUS, REAL
+from .optics import CANVAS, CENTRE, MARGIN, Array, Rng
+from .scene import GAIN, draw_scene, point
+
+_EMPTIED = 7.0  # px around the middle that are replaced by noise: what a PSF of 3.4 px FWHM fills
+_RECENTRED = 0.3  # share of receivers moved to another, quiet place instead of being emptied
+_FARTHEST = 18  # px that a receiver is moved by: more would leave less than 2/3 of it
+_QUIET = 4.0  # sigma of single pixels: a place without anything to detect
+_MASKED = 0.1  # share that wear the NaN mask of another real triplet
+_FILL = 1e30  # DN: fills such as -3.4e38 are no data
+# Errors of the whole frame, which the receiver's own stars must show too.
+_FRAME_KINDS = ("misaligned_star", "misaligned_galaxy", "flux_scale")
+
+
+@dataclass(frozen=True)
+class Receivers:
+    """Real triplets to inject into: (R,3,63,63) float32 in DN with signs as subtracted, noise (R,) in DN."""
+
+    stamps: Array
+    noise: Array
+
+
+def receivers(stamps: Array, positive: np.ndarray) -> Receivers:
+    """Receivers from triplets as published and whether the detection is positive (`isdiffpos`).
+
+    Triplets with hardly any data, or none in the middle, are left out.
+    """
+    stamps = np.where(np.abs(stamps) < _FILL, stamps, np.float32(np.nan))
+    middle = stamps[:, :, SIZE // 2 - 4 : SIZE // 2 + 5, SIZE // 2 - 4 : SIZE // 2 + 5]
+    whole = np.isfinite(stamps).mean(axis=(1, 2, 3)) > 0.5
+    good = whole & np.isfinite(middle).all(axis=(1, 2, 3))
+    stamps, positive = stamps[good], positive[good]
+    # The difference of a negative detection is stored as reference - science.
+    stamps[~positive, 2] *= -1
+    noise = 1.4826 * np.nanmedian(np.abs(stamps[:, 2] - _median(stamps[:, 2])), axis=(1, 2))
+    usable = noise > 0
+    return Receivers(stamps[usable], np.asarray(noise[usable], np.float32))
+
+
+def injections(receivers: Receivers, n: int, seed: int) -> Iterator[tuple[Array, np.ndarray, np.ndarray]]:
+    """N alerts in batches: stamps (B,3,63,63) as `triplets` has them, real (B,), kind (B,)."""
+    for batch, begin in enumerate(range(0, n, BATCH)):
+        rng = np.random.default_rng([seed, batch])
+        kind, real = draw_kinds(rng, BATCH)
+        found = _batch(rng, receivers, kind, real)
+        last = min(BATCH, n - begin)
+        yield found.stamps[:last], real[:last], kind[:last]
+
+
+def _batch(rng: Rng, receivers: Receivers, kind: np.ndarray, real: np.ndarray) -> Detection:
+    def attempt(missing: np.ndarray) -> tuple[Detection, np.ndarray]:
+        found = by_kind(kind[missing], lambda name, chosen: _inject(rng, receivers, name, len(chosen)))
+        return found, is_alert(found, real[missing])
+
+    return until_detected(kind, attempt)
+
+
+def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
+    """Put one event of a kind into each of n random receivers."""
+    chosen = rng.integers(0, len(receivers.noise), n)
+    stack = np.stack([_prepare(rng, receivers.stamps[i], receivers.noise[i]) for i in chosen])
+    _wear_masks(rng, receivers, stack)
+    noise = receivers.noise[chosen]
+    # The field is in the receiver: the scene brings the optics and the event.
+    nothing = np.zeros(n, np.float32)
+    scene = replace(
+        draw_scene(rng, n), stars=point(nothing, nothing, nothing), noise=noise, reference_noise=nothing
+    )
+    (REAL.get(name) or BOGUS[name])(rng, scene)
+    light = shine(scene)
+    photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(
+        np.maximum(light.science, 0) / np.float32(GAIN)
+    )
+    arrived = light.science + photons
+    change = transfer(arrived - light.matched)
+    if name in _FRAME_KINDS:
+        change += _frame_error(stack[:, 1], scene.shift_x, scene.shift_y, scene.scale_error)
+    stack[:, 0] += arrived
+    stack[:, 1] += light.template
+    stack[:, 2] += change
+    return detect(scene, stack, light.matched)
+
+
+def _prepare(rng: Rng, stamps: Array, noise: np.floating) -> Array:
+    """A receiver without an event in its middle, as (3,CANVAS,CANVAS)."""
+    if rng.random() < _RECENTRED:
+        for dx, dy in rng.integers(-_FARTHEST, _FARTHEST + 1, (6, 2)):
+            moved = _moved(stamps, int(dx), int(dy))
+            near = moved[2, CENTRE - 6 : CENTRE + 7, CENTRE - 6 : CENTRE + 7]
+            if np.isfinite(near).all() and np.abs(near).max() < _QUIET * noise:
+                return moved
+    return _emptied(rng, np.pad(stamps, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="reflect"))
+
+
+def _moved(stamps: Array, dx: int, dy: int) -> Array:
+    """The receiver with another place in the middle; what falls outside is NaN, as at a chip's edge."""
+    canvas = np.full((3, CANVAS, CANVAS), np.nan, np.float32)
+    y, x = MARGIN + dy, MARGIN + dx
+    rows = slice(max(y, 0), min(y + SIZE, CANVAS))
+    columns = slice(max(x, 0), min(x + SIZE, CANVAS))
+    canvas[:, rows, columns] = stamps[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    return canvas
+
+
+def _emptied(rng: Rng, canvas: Array) -> Array:
+    """Noise of the same difference in the middle; what that takes away is taken from the science too."""
+    half = int(_EMPTIED)
+    offset = np.arange(-half, half + 1)
+    disc = np.hypot(offset[:, None], offset) <= _EMPTIED
+    middle = slice(CENTRE - half, CENTRE + half + 1)
+    patches = []
+    for angle in rng.uniform(0, 2 * np.pi, 6):
+        x, y = (CENTRE + int(rng.integers(16, 25) * trig(angle)) for trig in (np.cos, np.sin))
+        patch = canvas[2, y - half : y + half + 1, x - half : x + half + 1]
+        if np.isfinite(patch).all():
+            patches.append(patch)
+    if not patches:
+        return canvas
+    # The quietest of six: a neighbour's residual is no noise.
+    patch = min(patches, key=lambda candidate: float(np.abs(candidate).max()))
+    removed = np.where(disc, canvas[2, middle, middle] - patch, 0)
+    canvas[0, middle, middle] -= removed
+    canvas[2, middle, middle] -= removed
+    return canvas
+
+
+def _wear_masks(rng: Rng, receivers: Receivers, stack: Array) -> None:
+    """Mask some receivers as another real triplet is masked, but for the middle."""
+    masks = np.isnan(receivers.stamps[:, 2])
+    donors = np.flatnonzero(masks.any(axis=(1, 2)))
+    if not len(donors):
+        return
+    for i in np.flatnonzero(rng.random(len(stack)) < _MASKED):
+        mask = np.pad(masks[rng.choice(donors)], MARGIN, mode="edge")
+        mask[CENTRE - 4 : CENTRE + 5, CENTRE - 4 : CENTRE + 5] = False
+        stack[i, :, mask] = np.nan
+
+
+def _frame_error(template: Array, shift_x: Array, shift_y: Array, scale: Array) -> Array:
+    """What a shifted or wrongly scaled reference adds to the difference of the receiver's own field.
+
+    To first order: shift * gradient - (scale - 1) * light.
+    """
+    light = template - _median(template)
+    slope_y, slope_x = np.gradient(light, axis=(1, 2))
+    change = shift_x[:, None, None] * slope_x + shift_y[:, None, None] * slope_y
+    change -= (scale - 1)[:, None, None] * light
+    return np.asarray(np.nan_to_num(change), np.float32)
+
+
+def _median(images: Array) -> Array:
+    return np.asarray(np.nanmedian(images, axis=(1, 2), keepdims=True), np.float32)
