@@ -6,10 +6,9 @@ This is the one place that touches `torch.jit` (deprecated in torch 2.13, but wh
 import hashlib
 import io
 import json
-import os
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,9 +45,8 @@ class Scorer:
         self._module = module
 
     def new_batch(self, alerts: int) -> NDArray[np.float32]:
-        """An empty (NaN) batch, float32 (alerts, channels, size, size), in memory the device copies from fastest."""
-        batch = torch.empty((alerts, *self.manifest.shape), pin_memory=self.device.type == "cuda")
-        return batch.fill_(torch.nan).numpy()
+        """A batch to fill, float32 (alerts, channels, size, size), in memory that the device copies from fastest."""
+        return torch.empty((alerts, *self.manifest.shape), pin_memory=self.device.type == "cuda").numpy()
 
     def score(self, triplets: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities of being real, float32 (N,), of triplets, float32 (N, channels, size, size), NaN if masked.
@@ -192,9 +190,3 @@ def _ready(
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """What `rbstream model info` shows: the manifest, the file's checksum and size."""
-    shown = bundle.manifest.model_dump(mode="json")
-    return {"path": str(bundle.path), "bytes": len(bundle.content), "sha256": bundle.sha256, **shown}

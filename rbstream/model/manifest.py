@@ -125,3 +125,9 @@ def _members(path: Path, content: bytes) -> dict[str, bytes]:
             "`rbstream model import` makes one"
         )
     return found
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What `rbstream model info` shows: the file's place, size and checksum, and the manifest."""
+    shown = bundle.manifest.model_dump(mode="json")
+    return {"path": str(bundle.path), "bytes": len(bundle.content), "sha256": bundle.sha256, **shown}

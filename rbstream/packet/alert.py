@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rbstream.errors import Rejection
 from rbstream.packet.container import Header, encode_block, encode_header
-from rbstream.packet.layout import DRB, DRB_UPSTREAM, Layout
+from rbstream.packet.layout import DRB, DRB_UPSTREAM, DRBVERSION, DRBVERSION_UPSTREAM, Layout
 from rbstream.packet.walk import Spans
 
 
@@ -22,12 +22,17 @@ class Origin(NamedTuple):
         """File, and member of a tar behind a colon."""
         return self.file if self.member is None else f"{self.file}:{self.member}"
 
+    @property
+    def label(self) -> str:
+        """The name, and which record of it."""
+        return f"{self.name}[{self.record}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """Bytes as they came: a whole container, or (where `header` is given) some blocks of one.
 
-    origin: of its first record; records: how many it seems to hold, for cutting the input into chunks.
+    origin: of its first record.
     """
 
     origin: Origin
@@ -65,21 +70,27 @@ class Alert:
         span = self.spans.get(path)
         return None if span is None else self.layout.decoders[path](self.data, span[0])
 
-    def candidate(self, fields: frozenset[str]) -> dict[str, Any]:
-        """Values of candidate fields by name, None where null or missing."""
-        return {field: self.value(f"candidate.{field}") for field in fields}
+    def published(self, fields: frozenset[str], version: str) -> dict[str, Any]:
+        """Values of candidate fields by name as the annotated packet has them, `drb` aside; None where null."""
+        new = {"drbversion": version, "drb_upstream": self.drb_upstream, "drbversion_upstream": self._upstream_version}
+        return {field: new[field] if field in new else self.value(f"candidate.{field}") for field in fields}
 
     @property
     def drb_upstream(self) -> float | None:
         """The score that the packet came with: before rbstream first scored it, if it did already."""
-        given = DRB if DRB_UPSTREAM in self.layout.appended else DRB_UPSTREAM
-        value: float | None = self.value(given)
+        value: float | None = self.value(DRB if DRB_UPSTREAM in self.layout.appended else DRB_UPSTREAM)
+        return value
+
+    @property
+    def _upstream_version(self) -> str | None:
+        appended = DRBVERSION_UPSTREAM in self.layout.appended
+        value: str | None = self.value(DRBVERSION if appended else DRBVERSION_UPSTREAM)
         return value
 
     def cutout(self, path: str) -> bytes | None:
         """A stamp's bytes; None where there are none."""
-        start, end = self.spans.get(path, (0, 0))
-        return self.data[start:end] or None
+        span = self.spans.get(path)
+        return None if span is None else self.data[span[0] : span[1]] or None
 
     def original(self) -> bytes:
         """The bytes as they came, as a container of this one record."""

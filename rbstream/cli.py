@@ -1,0 +1,273 @@
+"""The commands, nothing else."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rbstream import __version__, log
+from rbstream.errors import ExitStatus, RbstreamError, UsageError
+from rbstream.settings import Settings, describe, load_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 failed, 2 wrong usage, 3 stopped by a limit, 130 Ctrl-C."""
+    log.set_up()
+    # As Ctrl-C does: what is half-written is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    options = _parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+    except RbstreamError as error:
+        status = error.status
+        _complain(str(error))
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+        _complain("interrupted; nothing half-written was kept")
+    sys.exit(int(status))
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(
+        f"rbstream: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rbstream",
+        description="Scores astronomical alert packets real or bogus.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 stopped by a safety limit, 130 Ctrl-C.",
+    )
+    parser.add_argument("--version", action="version", version=f"rbstream {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_replay(commands)
+    _add_simulate(commands)
+    _add_model(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_)
+    command.set_defaults(run=run)
+    return command
+
+
+def _setting(command: argparse.ArgumentParser, flag: str, name: str, **options: Any) -> None:
+    """A flag for a setting, with the setting's own description."""
+    help_ = describe(name).replace("%", "%%")
+    command.add_argument(flag, dest=name, help=help_, **options)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Any other setting, e.g. limits.cutout_side=256",
+    )
+
+
+def _add_model_settings(command: argparse.ArgumentParser) -> None:
+    _setting(command, "--model", "model.bundle", metavar="BUNDLE")
+    _setting(command, "--model-sha256", "model.sha256", metavar="HEX")
+    _setting(command, "--device", "model.device", metavar="DEVICE")
+    _setting(command, "--precision", "model.precision", metavar="float32|bfloat16")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {name: value for name, value in vars(options).items() if "." in name}
+    for item in options.set:
+        name, equals, value = item.partition("=")
+        if not equals or "." not in name:
+            raise UsageError(
+                f"--set {item}: expected NAME=VALUE with a dotted name, e.g. limits.cutout_side=256"
+            )
+        given[name] = value
+    return load_settings(given)
+
+
+def _add_replay(commands: Any) -> None:
+    command = _command(
+        commands, "replay", _replay, "Score packets in files; write the annotated ones that pass."
+    )
+    command.add_argument(
+        "paths", nargs="+", metavar="PATH",
+        help="Avro files, nights as .tar, .tar.gz or .tgz, rejects files, folders or globs of them; - is standard input",
+    )  # fmt: skip
+    command.add_argument(
+        "-o", "--output", metavar="PATH",
+        help="Annotated packets: a container (each further schema in .2.avro, ...); DIR/ or .tar: a file an input",
+    )  # fmt: skip
+    command.add_argument("--scores", metavar="FILE", help="Table of all scores, .csv or .parquet")
+    command.add_argument(
+        "--rejects", metavar="FILE", help="Packets that can't be scored, to be replayed when mended"
+    )
+    command.add_argument("--report", metavar="FILE", help="The night on a page, .html")
+    command.add_argument("--json", action="store_true", help="Print the summary as JSON, and nothing else")
+    _add_model_settings(command)
+    _setting(command, "--threshold", "filter.threshold", metavar="DRB")
+    _setting(command, "--where", "filter.where", metavar="EXPRESSION")
+    _setting(command, "--max-reject-ratio", "rejects.max_ratio", metavar="SHARE")
+    _setting(command, "--batch", "batch.max_alerts", metavar="N")
+    _setting(command, "--jobs", "replay.jobs", metavar="N")
+    _add_settings(command)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from rbstream.replay.run import Request, replay
+
+    request = Request(options.paths, options.output, options.scores, options.rejects, options.report)
+    summary, limit = replay(request, _settings(options))
+    if options.json:
+        print(json.dumps(summary.as_json(), indent=1))
+    else:
+        summary.show(Console())
+    if limit is not None:
+        raise limit
+    return ExitStatus.DONE
+
+
+def _add_simulate(commands: Any) -> None:
+    command = _command(
+        commands, "simulate", _simulate, "Write a night of simulated ZTF alerts, with the truth beside it."
+    )
+    command.add_argument("path", metavar="NIGHT.avro", type=Path)
+    command.add_argument("--alerts", type=int, default=1000, metavar="N", help="How many (default: 1000)")
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="The same seed, the same bytes (default: 0)"
+    )
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from rbstream.simulate import simulate_night, truth_path
+
+    if options.alerts < 1 or options.seed < 0:
+        raise UsageError(
+            f"--alerts {options.alerts} --seed {options.seed}: at least 1 alert and a seed of at least 0"
+        )
+    kinds = simulate_night(options.path, options.alerts, options.seed)
+    console = Console()
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    console.print(f"{options.path}: {sum(kinds.values()):,} alerts: {listed}", highlight=False)
+    console.print(f"truth: {truth_path(options.path)}", highlight=False)
+    return ExitStatus.DONE
+
+
+def _add_model(commands: Any) -> None:
+    command = commands.add_parser("model", help="Look at, verify and import model bundles.")
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    info = _command(
+        actions, "info", _model_info, "Print what a bundle says of itself, without running its code."
+    )
+    verify = _command(
+        actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device."
+    )
+    for each in (info, verify):
+        each.add_argument("bundle", metavar="BUNDLE")
+        each.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
+        _setting(each, "--sha256", "model.sha256", metavar="HEX")
+    _setting(verify, "--device", "model.device", metavar="DEVICE")
+    _setting(verify, "--precision", "model.precision", metavar="float32|bfloat16")
+    import_ = _command(
+        actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle."
+    )
+    import_.add_argument("source", metavar="NETWORK.h5")
+    import_.add_argument(
+        "--normalize",
+        required=True,
+        metavar="l2-row|l2-image",
+        help="Normalisation that the network was trained on",
+    )
+    import_.add_argument("-o", "--output", required=True, metavar="BUNDLE.pt", help="Bundle to write")
+    import_.add_argument(
+        "--name-version", metavar="VERSION", help="Written as drbversion (default: the file's name)"
+    )
+
+
+def _model_settings(options: argparse.Namespace) -> Settings:
+    options.set = []
+    return _settings(options)
+
+
+def _model_info(options: argparse.Namespace) -> int:
+    from rbstream.model.manifest import describe_bundle, read_bundle
+
+    _show(describe_bundle(read_bundle(options.bundle, _model_settings(options).model.sha256)), options.json)
+    return ExitStatus.DONE
+
+
+def _model_verify(options: argparse.Namespace) -> int:
+    from rbstream.model.bundle import GOLDEN_TOLERANCE, choose_device, load_scorer, verify
+    from rbstream.model.manifest import read_bundle
+
+    model = _model_settings(options).model
+    bundle = read_bundle(options.bundle, model.sha256)
+    scorer = load_scorer(bundle, choose_device(model.device), model.precision)
+    shown = {
+        "path": str(bundle.path),
+        "version": bundle.manifest.version,
+        "device": str(scorer.device),
+        "precision": model.precision,
+        "golden_triplets": len(bundle.golden),
+        "largest_difference": verify(bundle, scorer),
+        "tolerance": GOLDEN_TOLERANCE[model.precision],
+        "verified": True,
+    }
+    _show(shown, options.json)
+    return ExitStatus.DONE
+
+
+def _model_import(options: argparse.Namespace) -> int:
+    from rbstream.model.keras import import_keras
+
+    manifest = import_keras(options.source, options.output, options.normalize, options.name_version)
+    Console().print(
+        f"{options.output}: {manifest.version}, {manifest.size}x{manifest.size}, {manifest.normalization}, "
+        f"threshold {manifest.threshold:g}",
+        highlight=False,
+    )
+    return ExitStatus.DONE
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:<{width}}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+
+
+def _add_bench(commands: Any) -> None:
+    command = _command(
+        commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run."
+    )
+    command.add_argument("paths", nargs="+", metavar="PATH")
+    command.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
+    _add_model_settings(command)
+    _add_settings(command)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from rbstream.bench import bench, show
+
+    result = bench(options.paths, _settings(options))
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        show(result, Console())
+    return ExitStatus.DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`rbstream replay`: the pipeline over files."""
