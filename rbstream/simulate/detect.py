@@ -38,7 +38,7 @@ class Detection:
 
 def observe(rng: Rng, scene: Scene) -> Detection:
     """Expose, subtract and detect; the caller keeps what has `snr >= DETECTION`."""
-    light = shine(scene)
+    light = shine(rng, scene)
     grain = _noise(rng, light.science, scene.noise, 1.0)
     deep = _correlated(_noise(rng, light.template, scene.reference_noise, 1 / _FRAMES))
     sky = scene.sky[:, None, None]
@@ -56,13 +56,15 @@ class Light:
     matched: Array  # the reference as seen through the science image's PSF, with the errors of the match
 
 
-def shine(scene: Scene) -> Light:
+def shine(rng: Rng, scene: Scene) -> Light:
     """The scene through its two PSFs."""
     psf = changed(scene.psf, scene.width_error, scene.shift_x, scene.shift_y)
+    matched = render(psf, scene.stars) * scene.scale_error[:, None, None]
+    rough = _correlated(rng.standard_normal(matched.shape, np.float32)) * scene.roughness[:, None, None]
     return Light(
         science=render(scene.psf, scene.stars) + render(scene.psf, scene.new) + scene.science,
         template=render(scene.reference_psf, scene.stars) + scene.reference,
-        matched=render(psf, scene.stars) * scene.scale_error[:, None, None] + scene.reference,
+        matched=matched * (1 + rough) + scene.reference,
     )
 
 

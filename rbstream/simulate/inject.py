@@ -21,6 +21,8 @@ _EMPTIED = 7.0  # px around the middle that are replaced by noise: what a PSF of
 _RECENTRED = 0.3  # share of receivers moved to another, quiet place instead of being emptied
 _FARTHEST = 18  # px that a receiver is moved by: more would leave less than 2/3 of it
 _QUIET = 4.0  # sigma of single pixels: a place without anything to detect
+# DN: the peak of a 15 mag star. Nothing subtracts to mere noise there, so emptying it would teach a lie.
+_BRIGHT = 4000
 _MASKED = 0.1  # share that wear the NaN mask of another real triplet
 _FILL = 1e30  # DN: fills such as -3.4e38 are no data
 # Errors of the whole frame, which the receiver's own stars must show too.
@@ -72,8 +74,7 @@ def _batch(rng: Rng, receivers: Receivers, kind: np.ndarray, real: np.ndarray) -
 
 def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
     """Put one event of a kind into each of n random receivers."""
-    chosen = rng.integers(0, len(receivers.noise), n)
-    stack = np.stack([_prepare(rng, receivers.stamps[i], receivers.noise[i]) for i in chosen])
+    chosen, stack = _choose(rng, receivers, n)
     _wear_masks(rng, receivers, stack)
     noise = receivers.noise[chosen]
     # The field is in the receiver: the scene brings the optics and the event.
@@ -82,7 +83,7 @@ def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
         draw_scene(rng, n), stars=point(nothing, nothing, nothing), noise=noise, reference_noise=nothing
     )
     (REAL.get(name) or BOGUS[name])(rng, scene)
-    light = shine(scene)
+    light = shine(rng, scene)
     photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(
         np.maximum(light.science, 0) / np.float32(GAIN)
     )
@@ -96,14 +97,31 @@ def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
     return detect(scene, stack, light.matched)
 
 
-def _prepare(rng: Rng, stamps: Array, noise: np.floating) -> Array:
-    """A receiver without an event in its middle, as (3,CANVAS,CANVAS)."""
-    if rng.random() < _RECENTRED:
+def _choose(rng: Rng, receivers: Receivers, n: int) -> tuple[np.ndarray, Array]:
+    """n receivers at random, by index, and prepared (n,3,CANVAS,CANVAS)."""
+    chosen: list[int] = []
+    prepared: list[Array] = []
+    while len(chosen) < n:
+        i = int(rng.integers(len(receivers.noise)))
+        canvas = _prepare(rng, receivers.stamps[i], receivers.noise[i])
+        if canvas is not None:
+            chosen.append(i)
+            prepared.append(canvas)
+    return np.array(chosen), np.stack(prepared)
+
+
+def _prepare(rng: Rng, stamps: Array, noise: np.floating) -> Array | None:
+    """A receiver without an event in its middle, as (3,CANVAS,CANVAS); None where there is no such place."""
+    template = stamps[1] - np.nanmedian(stamps[1])
+    bright = template[SIZE // 2 - 4 : SIZE // 2 + 5, SIZE // 2 - 4 : SIZE // 2 + 5].max() > _BRIGHT
+    if bright or rng.random() < _RECENTRED:
         for dx, dy in rng.integers(-_FARTHEST, _FARTHEST + 1, (6, 2)):
             moved = _moved(stamps, int(dx), int(dy))
             near = moved[2, CENTRE - 6 : CENTRE + 7, CENTRE - 6 : CENTRE + 7]
             if np.isfinite(near).all() and np.abs(near).max() < _QUIET * noise:
                 return moved
+    if bright:
+        return None
     return _emptied(rng, np.pad(stamps, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), mode="reflect"))
 
 

@@ -31,5 +31,6 @@ BOGUS: dict[str, Kind] = {
     "misaligned_star": residuals.misaligned_star,
     "misaligned_galaxy": residuals.misaligned_galaxy,
     "psf_ring": residuals.psf_ring,
+    "rough_star": residuals.rough_star,
     "flux_scale": residuals.flux_scale,
 }

@@ -15,7 +15,8 @@ from .scene import Scene, galaxy, star
 def misaligned_star(rng: Rng, scene: Scene) -> None:
     """A star in a reference that is 0.1 to 0.6 px off: a dipole."""
     x, y = somewhere(rng, scene)
-    scene.stars += star(x, y, rng.uniform(12.5, 18.5, len(x)))
+    scene.stars += star(x, y, rng.uniform(12.0, 18.5, len(x)))
+    _roughen(rng, scene)
     _misalign(rng, scene, 0.1, 0.6)
 
 
@@ -24,6 +25,11 @@ def misaligned_galaxy(rng: Rng, scene: Scene) -> None:
     x, y = somewhere(rng, scene)
     scene.stars += galaxy(rng, x, y, rng.uniform(13.5, 18, len(x)))
     _misalign(rng, scene, 0.15, 1.0)
+
+
+def _roughen(rng: Rng, scene: Scene) -> None:
+    """What goes wrong for a star seldom goes wrong alone: 0.3 to 5% from pixel to pixel on top."""
+    scene.roughness = np.exp(rng.uniform(np.log(0.003), np.log(0.05), len(scene.sky))).astype(np.float32)
 
 
 def _misalign(rng: Rng, scene: Scene, least: float, most: float) -> None:
@@ -37,8 +43,18 @@ def psf_ring(rng: Rng, scene: Scene) -> None:
     """A bright star whose reference was matched to a PSF 3 to 20% too wide or too narrow: a ring."""
     x, y = somewhere(rng, scene)
     scene.stars += star(x, y, rng.uniform(12.0, 17, len(x)))
+    _roughen(rng, scene)
     error = np.exp(rng.uniform(np.log(0.03), np.log(0.2), len(x))) * either(rng, len(x), 0.5)
     scene.width_error = (1 + error).astype(np.float32)
+
+
+def rough_star(rng: Rng, scene: Scene) -> None:
+    """A bright star whose core the match gets wrong by 1 to 8% from pixel to pixel: specks."""
+    x, y = somewhere(rng, scene)
+    scene.stars += star(x, y, rng.uniform(12, 15.8, len(x)))
+    scene.roughness = np.exp(rng.uniform(np.log(0.01), np.log(0.08), len(x))).astype(np.float32)
+    scene.width_error = (1 + rng.normal(0, 0.02, len(x))).astype(np.float32)
+    _misalign(rng, scene, 0.02, 0.25)
 
 
 def flux_scale(rng: Rng, scene: Scene) -> None:

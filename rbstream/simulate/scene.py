@@ -36,6 +36,7 @@ class Scene:
     shift_x: Array  # astrometric error of the reference
     shift_y: Array
     scale_error: Array  # of the reference's flux, as a ratio
+    roughness: Array  # rms error of the matched reference from pixel to pixel, as a share of its light
     science: Array
     reference: Array
     masked: np.ndarray  # bool
@@ -79,6 +80,8 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
         shift_x=_float(shift * np.cos(angle)),
         shift_y=_float(shift * np.sin(angle)),
         scale_error=_float(1 + rng.normal(0, 0.006, scenes)),
+        # Interpolation and flat field: under 1%, which only stars brighter than 15 mag show.
+        roughness=_float(0.006 * np.exp(rng.normal(0, 0.5, scenes))),
         science=blank.copy(),
         reference=blank.copy(),
         masked=np.zeros_like(blank, bool),
