@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import cycle
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,13 @@ class Outcome:
     triplet: NDArray[np.float32] | None = None
 
 
+class Outcomes(NamedTuple):
+    """What became of a micro-batch, in order; and whether its chunk ends with it."""
+
+    outcomes: list[Outcome]
+    ends_chunk: bool
+
+
 @dataclass(slots=True)
 class _Batch:
     """Alerts and rejections in order; the alerts' triplets, in the same order; their scores to come."""
@@ -73,13 +81,13 @@ class Pipeline:
         self._max_alerts = max_alerts
         self._size = scorer.manifest.size
 
-    def run(self, chunks: Iterable[Iterable[Packet | Rejected]]) -> Iterator[list[Outcome]]:
-        """One list of outcomes for every chunk, in order, one outcome for every alert.
+    def run(self, chunks: Iterable[Iterable[Packet | Rejected]]) -> Iterator[Outcomes]:
+        """The outcomes of all chunks in order, one for every alert, a micro-batch at a time.
 
-        Micro-batches end where chunks end, so that they depend on the input alone. The next chunk is taken before
-        the last one's outcomes are given out. Raises ModelError where the model or its device fails.
+        Micro-batches end where chunks end, so that they depend on the input alone; a chunk has at least one, if an
+        empty one. The next is decoded before the last one's outcomes are given out; their triplets are good until
+        then. Raises ModelError where the model or its device fails.
         """
-        outcomes: list[Outcome] = []
         pending: deque[_Batch] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="score") as scoring:
             for batch in self._batches(chunks):
@@ -87,24 +95,21 @@ class Pipeline:
                     batch.scores = scoring.submit(self._scorer.score, batch.triplets)
                 pending.append(batch)
                 if len(pending) > BATCHES_IN_FLIGHT:
-                    outcomes += self._outcomes(pending[0])
-                    if pending.popleft().ends_chunk:
-                        yield outcomes
-                        outcomes = []
-            for batch in pending:
-                outcomes += self._outcomes(batch)
-                if batch.ends_chunk:
-                    yield outcomes
-                    outcomes = []
+                    yield self._outcomes(pending.popleft())
+            while pending:
+                yield self._outcomes(pending.popleft())
 
     def _batches(self, chunks: Iterable[Iterable[Packet | Rejected]]) -> Iterator[_Batch]:
+        # Memory is used again, as fresh memory costs more than decoding into it: one batch is decoded, some are
+        # scored, one is given out.
+        memory = cycle([self._scorer.new_batch(self._max_alerts) for _ in range(BATCHES_IN_FLIGHT + 2)])
         for chunk in chunks:
             items: list[Alert | Rejected] = []
-            triplets, filled = self._scorer.new_batch(self._max_alerts), 0
+            triplets, filled = next(memory), 0
             for item in self._items(chunk):
                 if filled == self._max_alerts:
                     yield _Batch(items, triplets, ends_chunk=False)
-                    items, triplets, filled = [], self._scorer.new_batch(self._max_alerts), 0
+                    items, triplets, filled = [], next(memory), 0
                 if isinstance(item, Alert):
                     try:
                         self._decode(item, triplets[filled])
@@ -143,15 +148,17 @@ class Pipeline:
                 detail = f"{path} is {shape} pixels; the model takes up to {self._size}"
                 raise Rejection("cutout", "cutout_shape", detail)
 
-    def _outcomes(self, batch: _Batch) -> Iterator[Outcome]:
+    def _outcomes(self, batch: _Batch) -> Outcomes:
         scores = iter(batch.scores.result().tolist() if batch.scores is not None else ())
         triplets = iter(batch.triplets)
+        outcomes = []
         for item in batch.items:
             if isinstance(item, Rejected):
-                yield Outcome("rejected", item)
+                outcomes.append(Outcome("rejected", item))
             else:
                 drb = next(scores)
-                yield Outcome(self._verdict(item, drb), item, drb, next(triplets))
+                outcomes.append(Outcome(self._verdict(item, drb), item, drb, next(triplets)))
+        return Outcomes(outcomes, batch.ends_chunk)
 
     def _verdict(self, alert: Alert, drb: float) -> Verdict:
         published = alert.published(self._filter.fields, self._scorer.manifest.version)

@@ -72,7 +72,11 @@ class Alert:
 
     def published(self, fields: frozenset[str], version: str) -> dict[str, Any]:
         """Values of candidate fields by name as the annotated packet has them, `drb` aside; None where null."""
-        new = {"drbversion": version, "drb_upstream": self.drb_upstream, "drbversion_upstream": self._upstream_version}
+        new = {
+            "drbversion": version,
+            "drb_upstream": self.drb_upstream,
+            "drbversion_upstream": self._upstream_version,
+        }
         return {field: new[field] if field in new else self.value(f"candidate.{field}") for field in fields}
 
     @property

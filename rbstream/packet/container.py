@@ -32,11 +32,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block. offset: of its first byte in the data it was read from; payload: decompressed."""
+    """One block: `count` records in `data[start:end]`, decompressed. offset: of its first byte where it was read."""
 
     offset: int
     count: int
-    payload: bytes
+    data: bytes
+    start: int
+    end: int
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
@@ -144,7 +146,10 @@ def _block(data: bytes, offset: int, header: Header, limits: Limits) -> tuple[Bl
         )
     if sync != header.sync:
         raise Rejection(STAGE, "sync", f"wrong sync marker at byte {end}, behind the block at byte {offset}")
-    return Block(offset, count, _decompress(header.codec, data[position:end], limits)), end + SYNC_BYTES
+    if header.codec == "null":  # in place: a copy of 76 kB costs more than finding what is in it
+        return Block(offset, count, data, position, end), end + SYNC_BYTES
+    payload = _decompress(header.codec, data[position:end], limits)
+    return Block(offset, count, payload, 0, len(payload)), end + SYNC_BYTES
 
 
 def _decompress(codec: str, stored: bytes, limits: Limits) -> bytes:

@@ -23,16 +23,19 @@ def compile_general(schema: Schema, names: Mapping[str, Schema], wanted: frozens
     return _part(schema, names, wanted, "")
 
 
-def read_general(part: Part, data: bytes, position: int, limit: int) -> tuple[Spans, int]:
-    """The spans of the record at `position` and the position behind it. Raises Rejection: record, too_large."""
-    stream = io.BytesIO(data[position : position + limit])
+def read_general(part: Part, data: bytes, position: int, end: int, limit: int) -> tuple[Spans, int]:
+    """The spans of the record at `position` and the position behind it, which is not behind `end`.
+
+    limit: of a record's size [bytes]. Raises Rejection: record, too_large.
+    """
+    stream = io.BytesIO(data[position : min(position + limit, end)])
     spans: Spans = {}
     try:
         part(stream, spans)
     except MemoryError:
         raise
     except Exception as error:  # fastavro raises many kinds on bad bytes; each of them means the same
-        if len(data) - position > limit and stream.tell() >= limit:
+        if end - position > limit and stream.tell() >= limit:
             raise Rejection(
                 "record", "too_large", f"a record of more than {limit} bytes at byte {position}"
             ) from error

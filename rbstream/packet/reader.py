@@ -18,7 +18,7 @@ from rbstream.packet.container import (
 from rbstream.packet.general import read_general
 from rbstream.packet.layout import Layout, compile_layout
 from rbstream.packet.survey import Survey
-from rbstream.packet.walk import Spans
+from rbstream.packet.walk import NO_MATCH, Spans
 from rbstream.settings import Limits
 
 # A night has one schema, an archive a handful; a flood of schemas must not fill the memory.
@@ -79,48 +79,46 @@ class PacketReader:
         self, packet: Packet, header: Header, layout: Layout, block: Block, first: int
     ) -> Iterator[Alert | Rejected]:
         """The records of a block. From one that can't be read on, the block's rest is one rejection."""
-        payload, position = block.payload, 0
+        data, position = block.data, block.start
         alone = packet.header is None and block.count == 1 and block.offset == header.length
         for number in range(block.count):
             origin = packet.origin._replace(record=first + number, offset=packet.origin.offset + block.offset)
             try:
-                if (block.count - number) * layout.least_bytes > len(payload) - position:
+                if (block.count - number) * layout.least_bytes > block.end - position:
                     raise Rejection(
                         "record", "record", f"{block.count} records announced, the block ends in {number}"
                     )
-                spans, end = self._locate(layout, payload, position)
+                spans, end = self._locate(layout, block, position)
             except Rejection as rejection:
-                rest = encode_block([payload[position:]], header.sync, block.count - number)
+                rest = encode_block([data[position : block.end]], header.sync, block.count - number)
                 yield Rejected(rejection, origin, _header(header) + rest if not alone else packet.content)
                 return
             try:
-                yield _alert(packet, header, layout, origin, payload, position, end, spans, alone)
+                yield _alert(packet, header, layout, origin, data, position, end, spans, alone)
             except Rejection as rejection:
-                whole = _header(header) + encode_block([payload[position:end]], header.sync)
+                whole = _header(header) + encode_block([data[position:end]], header.sync)
                 yield Rejected(rejection, origin, whole)
             position = end
-        if position < len(payload):
-            rejection = Rejection(
-                "record", "record", f"{len(payload) - position} bytes behind the last record"
-            )
+        if position < block.end:
+            rejection = Rejection("record", "record", f"{block.end - position} bytes behind the last record")
             origin = packet.origin._replace(
                 record=first + block.count, offset=packet.origin.offset + block.offset
             )
             yield Rejected(
-                rejection, origin, _header(header) + encode_block([payload[position:]], header.sync)
+                rejection, origin, _header(header) + encode_block([data[position : block.end]], header.sync)
             )
 
-    def _locate(self, layout: Layout, payload: bytes, position: int) -> tuple[Spans, int]:
+    def _locate(self, layout: Layout, block: Block, position: int) -> tuple[Spans, int]:
         """The places of what is wanted in the record at `position`, and the position behind it."""
         if self._hot and layout.walk is not None:
             spans: Spans = {}
             try:
-                end = layout.walk(payload, position, spans)
+                end = layout.walk(block.data, position, spans)
             except (EOFError, ValueError):
-                end = -1
-            if 0 <= end - position <= self._limits.record_bytes:
+                end = NO_MATCH
+            if position <= end <= min(block.end, position + self._limits.record_bytes):
                 return spans, end
-        return read_general(layout.general, payload, position, self._limits.record_bytes)
+        return read_general(layout.general, block.data, position, block.end, self._limits.record_bytes)
 
 
 def _alert(

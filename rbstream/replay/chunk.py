@@ -94,28 +94,56 @@ def _size(source: Source) -> int:
     return len(source.content) if isinstance(source, Packet) else len(source.packet)
 
 
-def collect(
-    outcomes: list[Outcome], version: str, wanted: Wanted, report: ReportData | None
-) -> tuple[ChunkResult, list[bytes]]:
-    """The result of a chunk and its payload in parts. report: what a process gathers over all its chunks."""
-    result = ChunkResult()
-    payload: list[bytes] = []
-    scores = [outcome.drb for outcome in outcomes if outcome.verdict != "rejected"]
-    result.histogram += np.histogram(scores, HISTOGRAM_BINS, (0, 1))[0]
-    for outcome in outcomes:
-        result.counts[outcome.verdict] += 1
-        if isinstance(outcome.item, Alert):
-            _scored(result, payload, outcome, outcome.item, version, wanted)
-            if report is not None:
-                _show(report, outcome, outcome.item)
-        else:
-            _rejected(result, outcome.item, wanted)
-            if report is not None:
-                report.reject(outcome.item.rejection.reason, outcome.item.origin.label)
-    return result, payload
+class Collector:
+    """Gathers a process's outcomes into the results of chunks. report: over all of them."""
+
+    def __init__(self, version: str, wanted: Wanted, report: ReportData | None) -> None:
+        self._version = version
+        self._wanted = wanted
+        self._report = report
+        self._result = ChunkResult()
+
+    def add(self, outcomes: list[Outcome]) -> list[bytes]:
+        """Count a micro-batch, and return its share of the chunk's payload in parts."""
+        result, payload = self._result, []
+        scores = [outcome.drb for outcome in outcomes if outcome.verdict != "rejected"]
+        result.histogram += np.histogram(scores, HISTOGRAM_BINS, (0, 1))[0]
+        for outcome in outcomes:
+            result.counts[outcome.verdict] += 1
+            if isinstance(outcome.item, Rejected):
+                _reject(result, outcome.item, self._wanted, self._report)
+                continue
+            if self._wanted.output:
+                payload += _annotated(result, outcome, outcome.item, self._version)
+            if self._wanted.scores:
+                result.rows.append(_row(outcome, outcome.item, self._version))
+            if self._report is not None:
+                _show(self._report, outcome, outcome.item)
+        return payload
+
+    def finish_chunk(self) -> ChunkResult:
+        """The chunk's result; what is added next belongs to another."""
+        result, self._result = self._result, ChunkResult()
+        return result
 
 
-def _rejected(result: ChunkResult, item: Rejected, wanted: Wanted) -> None:
+def _annotated(result: ChunkResult, outcome: Outcome, alert: Alert, version: str) -> list[bytes]:
+    result.schemas.setdefault(alert.layout.sync, alert.layout.output_schema)
+    if outcome.verdict != "passed":
+        return []
+    block = annotate(alert, outcome.drb, version)
+    _extend(result.segments, Segment(alert.origin, alert.layout.sync, len(block)))
+    return [block]
+
+
+def _row(outcome: Outcome, alert: Alert, version: str) -> Row:
+    scores = alert.drb_upstream, outcome.drb, version
+    return Row(
+        alert.candid, alert.object_id, *scores, outcome.verdict, alert.origin.name, alert.origin.record
+    )
+
+
+def _reject(result: ChunkResult, item: Rejected, wanted: Wanted, report: ReportData | None) -> None:
     rejection, origin = item.rejection, item.origin
     result.rejected[rejection.reason] += 1
     result.first_rejection = (
@@ -125,29 +153,14 @@ def _rejected(result: ChunkResult, item: Rejected, wanted: Wanted) -> None:
         result.rejects.append(encode_reject(item))
     if wanted.scores:
         result.rows.append(Row(None, None, None, None, None, "rejected", origin.name, origin.record))
+    if report is not None:
+        report.reject(rejection.reason, origin.label)
 
 
 def _show(report: ReportData, outcome: Outcome, alert: Alert) -> None:
     label = Label(alert.candid, alert.object_id, alert.value("candidate.magpsf"), alert.origin.label)
     assert outcome.triplet is not None  # every scored alert has one
     report.add(outcome.triplet, outcome.drb, alert.drb_upstream, outcome.verdict, label)
-
-
-def _scored(
-    result: ChunkResult, payload: list[bytes], outcome: Outcome, alert: Alert, version: str, wanted: Wanted
-) -> None:
-    layout, origin = alert.layout, alert.origin
-    if wanted.output:
-        result.schemas.setdefault(layout.sync, layout.output_schema)
-        if outcome.verdict == "passed":
-            block = annotate(alert, outcome.drb, version)
-            payload.append(block)
-            _extend(result.segments, Segment(origin, layout.sync, len(block)))
-    if wanted.scores:
-        scores = (alert.drb_upstream, outcome.drb, version)
-        result.rows.append(
-            Row(alert.candid, alert.object_id, *scores, outcome.verdict, origin.name, origin.record)
-        )
 
 
 def _extend(segments: list[Segment], new: Segment) -> None:

@@ -24,7 +24,7 @@ from rbstream.filter import Filter
 from rbstream.packet.reader import PacketReader
 from rbstream.packet.survey import survey_named
 from rbstream.pipeline import Pipeline, Scorer
-from rbstream.replay.chunk import ChunkResult, Wanted, collect
+from rbstream.replay.chunk import ChunkResult, Collector, Wanted
 from rbstream.replay.sources import Source, load
 from rbstream.report.collect import ReportData
 from rbstream.settings import Limits
@@ -53,8 +53,14 @@ Results = Generator[tuple[ChunkResult, memoryview], None, None]
 
 def run_here(work: Work, chunks: Chunks) -> Results:
     """Results of chunks in order, worked out in this process."""
-    for result, payload in _results(work, chunks, first=True):
-        yield result, memoryview(b"".join(payload))
+    payload = bytearray()
+    for parts, result in _results(work, chunks, first=True):
+        for part in parts:
+            payload += part
+        if result is not None:
+            with memoryview(payload) as view:
+                yield result, view
+            payload.clear()
 
 
 def run_in_processes(work: Work, chunks: Chunks, jobs: int) -> Results:
@@ -73,17 +79,19 @@ def run_in_processes(work: Work, chunks: Chunks, jobs: int) -> Results:
             yield from workers.result(index)
 
 
-def _results(work: Work, chunks: Chunks, first: bool) -> Iterator[tuple[ChunkResult, list[bytes]]]:
+def _results(work: Work, chunks: Chunks, first: bool) -> Iterator[tuple[list[bytes], ChunkResult | None]]:
+    """Payload a micro-batch at a time; with a chunk's last, its result."""
     scorer = work.load_scorer(first)
     manifest = scorer.manifest
-    fields = work.passes.fields
-    reader = PacketReader(survey_named(manifest.survey), manifest.channels, fields, work.limits)
+    reader = PacketReader(survey_named(manifest.survey), manifest.channels, work.passes.fields, work.limits)
     pipeline = Pipeline(reader, scorer, work.passes, work.limits, work.max_alerts)
     loaded = ((load(source, work.limits) for source in chunk) for chunk in chunks)
     report = ReportData(work.passes.threshold) if work.wanted.report else None
-    for outcomes in pipeline.run(loaded):
-        yield collect(outcomes, manifest.version, work.wanted, report)
-    yield ChunkResult(report=report, device=str(scorer.device)), []
+    collector = Collector(manifest.version, work.wanted, report)
+    for outcomes, ends_chunk in pipeline.run(loaded):
+        payload = collector.add(outcomes)
+        yield payload, collector.finish_chunk() if ends_chunk else None
+    yield [], ChunkResult(report=report, device=str(scorer.device))
 
 
 class _Workers:
@@ -162,13 +170,15 @@ def _work(
     for other in others:
         other.close()
     try:
-        for number, (result, payload) in enumerate(_results(work, _received(pipe), first)):
+        number = 0
+        for payload, result in _results(work, _received(pipe), first):
             spool = spools[number % len(spools)]
-            spool.seek(0)
-            spool.truncate()
             spool.writelines(payload)
-            spool.flush()
-            pipe.send((result, spool.tell()))
+            if result is not None:
+                spool.flush()
+                pipe.send((result, spool.tell()))
+                number += 1
+                spools[number % len(spools)].seek(0)  # written over: fresh memory costs more
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     except RbstreamError as error:
