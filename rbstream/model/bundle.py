@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rbstream.errors import ModelError, UsageError
 from rbstream.model.manifest import GOLDEN_MEMBER, MANIFEST_MEMBER, Bundle, Manifest, read_bundle
@@ -190,3 +191,30 @@ def _ready(
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+class BareNetwork:
+    """A bundle's network without its normalisation, for measuring what scoring costs at least. Float32, CPU."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        module = load_module(bundle, torch.device("cpu"))
+        self._normalize = module.normalize
+        network = module.network.to(memory_format=torch.channels_last).eval()
+        self._network = torch.jit.optimize_for_inference(torch.jit.freeze(network))
+
+    def normalize(self, triplets: NDArray[np.float32]) -> Tensor:
+        """What the network gets: float32 (N, C, H, W), channels last."""
+        with torch.inference_mode():
+            normalized: Tensor = self._normalize(torch.from_numpy(triplets))
+            return normalized.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def batches(normalized: Tensor, size: int) -> list[Tensor]:
+        """The same in batches of a size."""
+        return list(normalized.split(size))
+
+    def run(self, batches: list[Tensor]) -> None:
+        """Score them, for the time it takes."""
+        with torch.inference_mode():
+            for batch in batches:
+                self._network(batch)

@@ -21,6 +21,7 @@ from typing import BinaryIO, cast
 
 from rbstream.errors import RbstreamError
 from rbstream.filter import Filter
+from rbstream.memory import keep_freed_memory
 from rbstream.packet.reader import PacketReader
 from rbstream.packet.survey import survey_named
 from rbstream.pipeline import Pipeline, Scorer
@@ -81,6 +82,7 @@ def run_in_processes(work: Work, chunks: Chunks, jobs: int) -> Results:
 
 def _results(work: Work, chunks: Chunks, first: bool) -> Iterator[tuple[list[bytes], ChunkResult | None]]:
     """Payload a micro-batch at a time; with a chunk's last, its result."""
+    keep_freed_memory()
     scorer = work.load_scorer(first)
     manifest = scorer.manifest
     reader = PacketReader(survey_named(manifest.survey), manifest.channels, work.passes.fields, work.limits)

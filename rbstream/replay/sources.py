@@ -82,17 +82,19 @@ def _is_night(file: Path) -> bool:
 
 
 class Inputs:
-    """What there is to decode in some files, in order.
-
-    total: bytes in them, None where standard input is among them; position: how many are behind what was cut last.
-    """
+    """What there is to decode in some files, in order. total: bytes in them, None with standard input among them."""
 
     def __init__(self, names: list[str], limits: Limits) -> None:
         self._names = names
         self._limits = limits
         self._behind = 0
-        self.position = 0
-        self.total = None if STDIN in names else sum(os.path.getsize(name) for name in names)
+        self._file: BinaryIO | None = None
+        self.total = None if STDIN in names else sum(map(_file_size, names))
+
+    @property
+    def position(self) -> int:
+        """Bytes behind what was cut last."""
+        return self._behind + (self._file.tell() if self._file is not None and self._file.seekable() else 0)
 
     def __iter__(self) -> Iterator[Source]:
         """Pieces; and a rejection for each input that can't be opened or breaks off."""
@@ -101,16 +103,19 @@ class Inputs:
                 if name == STDIN:
                     yield from _stream(name, sys.stdin.buffer, None, self._limits)
                 else:
-                    yield from self._file(name)
+                    with open(name, "rb") as self._file:
+                        yield from _stream(name, self._file, name if self._file.seekable() else None, self._limits)
             except OSError as error:
                 yield _unreadable(Origin(name), error)
+            self._file = None
+            self._behind += 0 if name == STDIN else _file_size(name)
 
-    def _file(self, name: str) -> Iterator[Source]:
-        with open(name, "rb") as file:
-            for source in _stream(name, file, name if file.seekable() else None, self._limits):
-                self.position = self._behind + (file.tell() if file.seekable() else 0)
-                yield source
-            self._behind = self.position = self._behind + os.fstat(file.fileno()).st_size
+
+def _file_size(name: str) -> int:
+    try:
+        return os.path.getsize(name)
+    except OSError:
+        return 0  # gone or not readable: a rejection when its turn comes
 
 
 def _unreadable(origin: Origin, error: OSError) -> Rejected:
