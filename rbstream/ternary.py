@@ -88,7 +88,7 @@ def chain(conditions: list[Run], ends_at: bool) -> Run:
         for condition in conditions:
             value = condition(values)
             if value is ends_at:
-                return ends_at
+                return bool(value)
             if value is None:
                 result = None
         return result

@@ -148,7 +148,8 @@ def _parse(text: str) -> Node:
     try:
         return cast(Node, _parser().parse(text))
     except UnexpectedCharacters as error:
-        _fail(text, error.pos_in_stream, _about_character(text[error.pos_in_stream]))
+        position = error.pos_in_stream or 0
+        _fail(text, position, _about_character(text[position]))
     except UnexpectedToken as error:
         if error.token.type == "$END":
             _fail(text, len(text.rstrip()), "the expression ends too early")
