@@ -1,7 +1,9 @@
 """The commands, nothing else."""
 
 import argparse
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +22,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.set_up()
     # As Ctrl-C does: what is half-written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no UTF-8
     try:
+        options = _parser().parse_args(arguments)
         status = options.run(options)
+        sys.stdout.flush()
     except RbstreamError as error:
         status = error.status
         _complain(str(error))
+    except MemoryError:
+        status = ExitStatus.FAILED
+        _complain("out of memory; nothing half-written was kept")
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        status = ExitStatus.FAILED
+        _complain(f"standard output can't be written: {error.strerror}")
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # Python flushes it once more at the end
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
         _complain("interrupted; nothing half-written was kept")
@@ -158,8 +174,8 @@ def _simulate(options: argparse.Namespace) -> int:
     kinds = simulate_night(options.path, options.alerts, options.seed)
     console = Console()
     listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-    console.print(f"{options.path}: {sum(kinds.values()):,} alerts: {listed}", highlight=False)
-    console.print(f"truth: {truth_path(options.path)}", highlight=False)
+    shown = f"{options.path}: {sum(kinds.values()):,} alerts: {listed}", f"truth: {truth_path(options.path)}"
+    console.print(*shown, sep="\n", highlight=False, markup=False, soft_wrap=True)
     return ExitStatus.DONE
 
 
@@ -235,6 +251,8 @@ def _model_import(options: argparse.Namespace) -> int:
         f"{options.output}: {manifest.version}, {manifest.size}x{manifest.size}, {manifest.normalization}, "
         f"threshold {manifest.threshold:g}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     return ExitStatus.DONE
 

@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
+        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             part.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rbstream.errors import UsageError
 
@@ -128,11 +128,12 @@ def load_settings(overrides: dict[str, Any]) -> Settings:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
         )
         raise UsageError(f"settings: {problems}") from error
+    except SettingsError as error:  # a whole group in one variable is taken for JSON
+        raise UsageError(f"settings: {error}; set RBSTREAM_GROUP__NAME, one variable each") from error
 
 
 def describe(name: str) -> str:
     """The one-line description of a setting, by dotted name; the command line's help says the same words."""
     group, _, field = name.partition(".")
-    model = Settings.model_fields[group].annotation
-    assert model is not None and issubclass(model, BaseModel)
-    return model.model_fields[field].description or ""
+    model: Any = Settings.model_fields[group].annotation
+    return str(model.model_fields[field].description)

@@ -94,9 +94,14 @@ def load_scorer(bundle: Bundle, device: str, precision: Precision = "float32") -
 def load_module(bundle: Bundle, device: torch.device) -> torch.jit.ScriptModule:
     """The bundle's module on a device, unfrozen. Runs the bundle's code."""
     try:
-        return torch.jit.load(io.BytesIO(bundle.content), map_location=device).eval()  # type: ignore[no-any-return]
+        module: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(bundle.content), map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, EOFError) as error:
         raise ModelError(f"{bundle.path}: torch can't load it: {_first_line(error)}") from error
+    if not all(hasattr(module, part) for part in ("normalize", "network", "compute")):
+        raise ModelError(
+            f"{bundle.path}: its graph has no normalize, network and compute; `rbstream model import` makes bundles"
+        )
+    return module.eval()
 
 
 def verify(bundle: Bundle, scorer: Scorer) -> float:
@@ -184,7 +189,7 @@ def _ready(
 ) -> torch.jit.ScriptModule:
     frozen = torch.jit.freeze(module)
     if device.type == "cpu" and precision == "float32":
-        return torch.jit.optimize_for_inference(frozen)  # type: ignore[no-any-return]  # fuses conv and ReLU
+        return torch.jit.optimize_for_inference(frozen)  # fuses conv and ReLU
     return frozen  # type: ignore[no-any-return]
 
 
@@ -211,7 +216,7 @@ class BareNetwork:
     @staticmethod
     def batches(normalized: Tensor, size: int) -> list[Tensor]:
         """The same in batches of a size."""
-        return list(normalized.split(size))
+        return list(torch.split(normalized, size))
 
     def run(self, batches: list[Tensor]) -> None:
         """Score them, for the time it takes."""

@@ -38,9 +38,12 @@ def import_keras(
     if normalize not in NORMALIZATIONS:
         raise UsageError(f"--normalize {normalize}: unknown; one of {', '.join(NORMALIZATIONS)}")
     source = Path(source)
-    layers, weights = _read(source)
-    network = nn.Sequential(*_logits(source, layers, weights))
-    size, channels = _input_shape(source, layers)
+    try:
+        layers, weights = _read(source)
+        network = nn.Sequential(*_logits(source, layers, weights))
+        size, channels = _input_shape(source, layers)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{source}: not as Keras writes it: {type(error).__name__}: {error}") from error
     manifest = Manifest(
         name=source.stem,
         version=version or source.stem,

@@ -87,8 +87,8 @@ def read_bundle(path: str | Path, sha256: str | None = None) -> Bundle:
     members = _members(path, content)
     try:
         manifest = Manifest.model_validate_json(members[MANIFEST_MEMBER])
-        golden = np.load(io.BytesIO(members[GOLDEN_MEMBER]), allow_pickle=False)
-    except (ValidationError, ValueError, EOFError, OSError) as error:
+        golden = np.lib.format.read_array(io.BytesIO(members[GOLDEN_MEMBER]), allow_pickle=False)
+    except (ValidationError, ValueError, EOFError, OSError, MemoryError) as error:
         raise ModelError(f"{path}: the manifest or the golden triplets are damaged: {error}") from error
     expected = (len(manifest.golden_scores), *manifest.shape)
     if golden.dtype != np.float32 or golden.shape != expected or not len(golden):
@@ -112,11 +112,12 @@ def _members(path: Path, content: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = {
-                name.rsplit("/", 1)[1]: archive.read(name)
-                for name in archive.namelist()
-                if name.endswith((f"/extra/{MANIFEST_MEMBER}", f"/extra/{GOLDEN_MEMBER}"))
+                info.filename.rsplit("/", 1)[1]: archive.read(info)
+                for info in archive.infolist()
+                if info.filename.endswith((f"/extra/{MANIFEST_MEMBER}", f"/extra/{GOLDEN_MEMBER}"))
+                and info.compress_type == zipfile.ZIP_STORED  # as torch writes them: no larger than the file
             }
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not a TorchScript file, or a damaged one: {error}") from error
     missing = {MANIFEST_MEMBER, GOLDEN_MEMBER} - found.keys()
     if missing:
