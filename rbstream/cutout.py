@@ -1,6 +1,10 @@
-"""Cutouts: gzipped or plain FITS primary images to arrays."""
+"""Cutouts: gzipped or plain FITS primary images to arrays.
+
+Astropy is the judge. What every stamp of ZTF is, one block of header and float32 pixels, is read without it.
+"""
 
 import io
+import re
 import warnings
 import zlib
 from functools import lru_cache
@@ -20,46 +24,60 @@ CARD, HEADER_BLOCK = 80, 2880  # FITS standard 4.0, section 3.3.1
 CACHED_HEADERS = 256
 _STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2")
 # What changes the meaning of the pixels, and so is astropy's to read.
-_SCALED = frozenset({"BSCALE", "BZERO", "BLANK", "XTENSION", "ZIMAGE", "GROUPS"})
+_SCALED = frozenset({"BSCALE", "BZERO", "BLANK", "XTENSION", "GROUPS", "PCOUNT", "GCOUNT", "HIERARCH"})
+_PLAIN_KEYWORD = re.compile("[A-Z0-9_-]*")
+# A file of many empty members is read over and over again, once for each.
+MAX_GZIP_MEMBERS = 16
 
 
 def decode_cutout(data: bytes, limits: Limits) -> NDArray[np.float32]:
-    """A stamp as an array (height, width), float32 of either byte order, NaN where the file says so.
+    """A stamp as an array (height, width), NaN where the file says so.
 
-    Raises Rejection: cutout_gzip, cutout_fits, cutout_shape, too_large.
+    float32 of either byte order, and perhaps read-only: whoever copies it into a batch turns the bytes around
+    on the way, and needs no second copy. Raises Rejection: cutout_gzip, cutout_fits, cutout_shape, too_large.
     """
-    fits = _gunzip(data, limits.cutout_bytes) if data.startswith(GZIP_MAGIC) else data
-    if len(fits) > limits.cutout_bytes:
+    zipped = data.startswith(GZIP_MAGIC)
+    if not zipped and len(data) > limits.cutout_bytes:
         raise _too_large(limits.cutout_bytes)
+    fits = _gunzip(data, limits.cutout_bytes) if zipped else data
+    image = _direct(fits, limits) if fits is not None else None
+    if image is not None:
+        return image
+    return _astropy(_gunzip_general(data, limits.cutout_bytes) if zipped else data, limits)
+
+
+def _direct(fits: bytes | bytearray, limits: Limits) -> NDArray[np.float32] | None:
+    """The image behind a header block of the plainest kind; None where it is astropy's to read."""
     shape = _direct_shape(bytes(fits[:HEADER_BLOCK]))
-    if shape is not None and len(fits) >= HEADER_BLOCK + 4 * shape[0] * shape[1]:
-        _check_side(shape, limits)
-        return np.frombuffer(fits, ">f4", shape[0] * shape[1], HEADER_BLOCK).reshape(shape)  # type: ignore[return-value]
-    return _astropy(bytes(fits), limits)
+    if shape is None or len(fits) < HEADER_BLOCK + 4 * shape[0] * shape[1]:
+        return None
+    _check_side(shape, limits)
+    image: NDArray[np.float32] = np.frombuffer(fits, ">f4", shape[0] * shape[1], HEADER_BLOCK)
+    return image.reshape(shape)
 
 
 def _too_large(limit: int) -> Rejection:
     return Rejection(STAGE, "too_large", f"cutout of more than {limit} bytes, unzipped")
 
 
-def _gunzip(data: bytes, limit: int) -> bytes | bytearray:
-    """Unzip. libdeflate wants the size beforehand: gzip's last four bytes tell it, if they are honest."""
-    size = int.from_bytes(data[-4:], "little")
-    if size <= limit:
-        try:
-            fits: bytearray = deflate.gzip_decompress(data)
-        except (ValueError, deflate.DeflateError):
-            pass
-        else:
-            if len(fits) == size:
-                return fits
-    return _gunzip_general(data, limit)
+def _gunzip(data: bytes, limit: int) -> bytearray | None:
+    """Unzip one member, the only one of a stamp; None where that is not all, or not right.
+
+    libdeflate wants the size beforehand: gzip's last four bytes tell it, if they are honest.
+    """
+    if int.from_bytes(data[-4:], "little") > limit:
+        return None
+    try:
+        fits: bytearray = deflate.gzip_decompress(data)
+    except (ValueError, deflate.DeflateError):
+        return None
+    return fits
 
 
 def _gunzip_general(data: bytes, limit: int) -> bytes:
-    """Unzip step by step: several members, a wrong size at the end, an honest size over the limit."""
+    """Unzip step by step: several members, padding, a size that is wrong or over the limit."""
     out = b""
-    while data:
+    for _ in range(MAX_GZIP_MEMBERS):
         engine = zlib.decompressobj(31)
         try:
             out += engine.decompress(data, limit + 1 - len(out))
@@ -72,26 +90,30 @@ def _gunzip_general(data: bytes, limit: int) -> bytes:
                 STAGE, "cutout_gzip", f"cutout's gzip is cut short after {len(out)} unzipped bytes"
             )
         data = engine.unused_data.lstrip(b"\0")  # gzip files may be padded
-    return out
+        if not data:
+            return out
+    raise Rejection(STAGE, "cutout_gzip", f"cutout's gzip has more than {MAX_GZIP_MEMBERS} members")
 
 
 @lru_cache(CACHED_HEADERS)
 def _direct_shape(header: bytes) -> tuple[int, int] | None:
     """(height, width) if this block is the whole header of a plain 2-D float32 image, else None."""
-    cards = [header[i : i + CARD] for i in range(0, HEADER_BLOCK, CARD)]
-    keywords = [card[:8].rstrip().decode("latin-1") for card in cards]
-    if len(header) < HEADER_BLOCK or "END" not in keywords or tuple(keywords[:5]) != _STRUCTURE:
+    if len(header) < HEADER_BLOCK or not header.isascii():
+        return None
+    cards = [header[i : i + CARD].decode() for i in range(0, HEADER_BLOCK, CARD)]
+    keywords = [card[:8].rstrip(" ") for card in cards]
+    if "END" not in keywords or tuple(keywords[:5]) != _STRUCTURE:
         return None
     end = keywords.index("END")
-    if cards[end].strip() != b"END" or _SCALED.intersection(keywords[:end]) or len(set(keywords[:5])) < 5:
+    others = keywords[5:end]
+    if cards[end].rstrip(" ") != "END" or not _SCALED.union(_STRUCTURE).isdisjoint(others):
         return None
-    if any(keyword in _STRUCTURE for keyword in keywords[5:end]):
+    if not all(_PLAIN_KEYWORD.fullmatch(keyword) for keyword in others):
         return None
-    values = [card[8:].split(b"/")[0].strip() for card in cards[:5]]
-    if any(not value.startswith(b"=") for value in values):
+    if any(card[8:10] != "= " for card in cards[:5]):
         return None
-    simple, bitpix, naxis, width, height = (value[1:].strip() for value in values)
-    if (simple, bitpix, naxis) != (b"T", b"-32", b"2") or not (width.isdigit() and height.isdigit()):
+    simple, bitpix, naxis, width, height = (card[10:].split("/")[0].strip(" ") for card in cards[:5])
+    if (simple, bitpix, naxis) != ("T", "-32", "2") or not (width.isdigit() and height.isdigit()):
         return None
     return int(height), int(width)
 
@@ -122,9 +144,7 @@ def _astropy(fits: bytes, limits: Limits) -> NDArray[np.float32]:
                 return np.asarray(image, np.float32)
         except (Rejection, MemoryError):
             raise
-        except (
-            Exception
-        ) as error:  # astropy raises many kinds on bad bytes; each means: not a readable FITS image
+        except Exception as error:  # astropy raises many kinds on bad bytes: all mean that this is no image
             detail = f"cutout's FITS can't be read: {type(error).__name__}: {error!s:.200}"
             raise Rejection(STAGE, "cutout_fits", detail) from error
 

@@ -71,7 +71,7 @@ class Alert:
         return None if span is None else self.layout.decoders[path](self.data, span[0])
 
     def published(self, fields: frozenset[str], version: str) -> dict[str, Any]:
-        """Values of candidate fields by name as the annotated packet has them, `drb` aside; None where null."""
+        """Candidate fields by name as the annotated packet has them, but for `drb`; None where null."""
         new = {
             "drbversion": version,
             "drb_upstream": self.drb_upstream,

@@ -3,6 +3,7 @@
 from rbstream.packet.alert import Alert
 from rbstream.packet.container import encode_block
 from rbstream.packet.layout import DRB, DRB_UPSTREAM, DRBVERSION, DRBVERSION_UPSTREAM
+from rbstream.packet.varint import decode_long
 from rbstream.packet.walk import END_OF_CANDIDATE
 
 _NULL = b"\x00"
@@ -12,7 +13,7 @@ _SECOND_BRANCH = b"\x02"
 def annotate(alert: Alert, drb: float, version: str) -> bytes:
     """The alert as a container block under `layout.output_schema`, with the new `drb` and `drbversion`.
 
-    What the packet had goes to `drb_upstream` and `drbversion_upstream`, unless rbstream put them there before.
+    What the packet had goes to `drb_upstream` and `drbversion_upstream`, if they are not there yet.
     """
     layout = alert.layout
     new = {DRB: layout.encode_drb(drb), DRBVERSION: layout.encode_version(version)}
@@ -36,4 +37,6 @@ def _nullable(alert: Alert, path: str) -> bytes:
     if alert.value(path) is None:
         return _NULL
     start, end = alert.spans[path]
-    return _SECOND_BRANCH + alert.data[start + alert.layout.index_bytes[path] : end]
+    if path in alert.layout.unions:
+        _, start = decode_long(alert.data, start)  # an index may be written longer than it need be
+    return _SECOND_BRANCH + alert.data[start:end]

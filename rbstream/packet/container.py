@@ -16,8 +16,10 @@ SYNC_BYTES = 16
 STAGE = "container"
 # Beside schema and codec, headers hold a few short notes; this is what they may take together.
 HEADER_SLACK_BYTES = 1 << 16
-# The largest Avro block header: two 64-bit longs.
-BLOCK_HEADER_BYTES = 20
+# The window of zstandard level 19, the highest that needs no leave: readers are to take at least this.
+ZSTANDARD_WINDOW_BYTES = 8 << 20
+# Real headers have two to five entries.
+MAX_HEADER_ENTRIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block: `count` records in `data[start:end]`, decompressed. offset: of its first byte where it was read."""
+    """One block: `count` records in `data[start:end]`, decompressed.
+
+    offset, behind: of its first byte, and of the byte behind its sync marker, where it was read.
+    """
 
     offset: int
+    behind: int
     count: int
     data: bytes
     start: int
@@ -42,27 +48,33 @@ class Block:
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
-    """The header at the start of `data`. Raises Rejection: empty, not_avro, header, truncated, too_large, codec."""
+    """The header at the start of `data`.
+
+    Raises Rejection: empty, not_avro, header, truncated, too_large, codec.
+    """
     if not data:
         raise Rejection(STAGE, "empty", "no bytes at all")
     if not data.startswith(MAGIC):
         raise Rejection(
             STAGE, "not_avro", f"starts with {data[:4].hex(' ')}, not with Avro's {MAGIC.hex(' ')}"
         )
-    return _parse_header(data[: limits.schema_bytes + HEADER_SLACK_BYTES], limits)
+    largest = limits.schema_bytes + HEADER_SLACK_BYTES
+    try:
+        return _parse_header(data[:largest], limits)
+    except EOFError as error:
+        if len(data) >= largest:
+            raise Rejection(STAGE, "too_large", f"header of more than {largest} bytes") from error
+        raise Rejection(STAGE, "truncated", f"header: {error}") from error
+    except ValueError as error:
+        raise Rejection(STAGE, "header", f"header: {error}") from error
 
 
 def _parse_header(data: bytes, limits: Limits) -> Header:
-    try:
-        metadata, position = _metadata(data, len(MAGIC))
-    except (EOFError, ValueError) as error:
-        if len(data) >= limits.schema_bytes + HEADER_SLACK_BYTES:
-            raise Rejection(STAGE, "too_large", f"header over {len(data)} bytes") from error
-        reason = "truncated" if isinstance(error, EOFError) else "header"
-        raise Rejection(STAGE, reason, f"header: {error}") from error
+    """Raises Rejection; EOFError where the data end too early, ValueError where they are no header."""
+    metadata, position = _metadata(data, len(MAGIC))
     sync = data[position : position + SYNC_BYTES]
     if len(sync) < SYNC_BYTES:
-        raise Rejection(STAGE, "truncated", "the data end inside the header's sync marker")
+        raise EOFError("the data end inside the sync marker")
     schema = metadata.get(b"avro.schema")
     if schema is None:
         raise Rejection(STAGE, "header", "no avro.schema in the header")
@@ -86,6 +98,8 @@ def _metadata(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
         if count < 0:  # a negative count is followed by the size of the map's block
             count = -count
             _, position = decode_long(data, position)
+        if len(metadata) + count > MAX_HEADER_ENTRIES:
+            raise ValueError(f"{len(metadata) + count} entries; at most {MAX_HEADER_ENTRIES} are read")
         for _ in range(count):
             key, position = _bytes(data, position)
             metadata[key], position = _bytes(data, position)
@@ -103,18 +117,19 @@ def _bytes(data: bytes, position: int) -> tuple[bytes, int]:
 def read_blocks(data: bytes, position: int, header: Header, limits: Limits) -> Iterator[Block]:
     """The blocks from `position` to the end of `data`.
 
-    Raises Rejection at the first that is cut short, has a wrong sync marker, is over the limits or can't be
-    decompressed: nothing of that block is given out. The block's offset is `Rejection.offset`.
+    Raises BrokenOffError at the first that is cut short, has a wrong sync marker, is over the limits or can't
+    be decompressed: nothing of it is given out. Its reasons: truncated, sync, too_large, block, codec.
     """
     while position < len(data):
         try:
-            block, position = _block(data, position, header, limits)
+            block = _block(data, position, header, limits)
         except Rejection as rejection:
-            raise BrokenOff(rejection, position) from None
+            raise BrokenOffError(rejection, position) from None
         yield block
+        position = block.behind
 
 
-class BrokenOff(Exception):
+class BrokenOffError(Exception):
     """The container ends here: `rejection` says why, `offset` where the block began."""
 
     def __init__(self, rejection: Rejection, offset: int) -> None:
@@ -123,7 +138,7 @@ class BrokenOff(Exception):
         self.offset = offset
 
 
-def _block(data: bytes, offset: int, header: Header, limits: Limits) -> tuple[Block, int]:
+def _block(data: bytes, offset: int, header: Header, limits: Limits) -> Block:
     try:
         count, position = decode_long(data, offset)
         size, position = decode_long(data, position)
@@ -147,19 +162,18 @@ def _block(data: bytes, offset: int, header: Header, limits: Limits) -> tuple[Bl
     if sync != header.sync:
         raise Rejection(STAGE, "sync", f"wrong sync marker at byte {end}, behind the block at byte {offset}")
     if header.codec == "null":  # in place: a copy of 76 kB costs more than finding what is in it
-        return Block(offset, count, data, position, end), end + SYNC_BYTES
+        return Block(offset, end + SYNC_BYTES, count, data, position, end)
     payload = _decompress(header.codec, data[position:end], limits)
-    return Block(offset, count, payload, 0, len(payload)), end + SYNC_BYTES
+    return Block(offset, end + SYNC_BYTES, count, payload, 0, len(payload))
 
 
 def _decompress(codec: str, stored: bytes, limits: Limits) -> bytes:
     try:
-        payload = DECOMPRESS[codec](stored, limits.packet_bytes)
-    except Rejection:
+        return DECOMPRESS[codec](stored, limits.packet_bytes)
+    except (Rejection, MemoryError):
         raise
-    except Exception as error:  # cramjam raises its own, by codec; all of them mean: these bytes are bad
+    except Exception as error:  # each codec raises its own; all of them mean: these bytes are bad
         raise Rejection(STAGE, "codec", f"{codec} block can't be decompressed: {error}") from error
-    return payload
 
 
 def _too_large(limit: int) -> Rejection:
@@ -187,11 +201,17 @@ def _snappy(stored: bytes, limit: int) -> bytes:
 
 
 def _zstandard(stored: bytes, limit: int) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
-        payload: bytes = reader.read(limit + 1)
-    if len(payload) > limit:
+    engine = zstandard.ZstdDecompressor(max_window_size=max(limit, ZSTANDARD_WINDOW_BYTES))
+    announced = zstandard.get_frame_parameters(stored).content_size
+    if limit < announced < zstandard.CONTENTSIZE_UNKNOWN:
         raise _too_large(limit)
-    return payload
+    try:
+        return engine.decompress(stored, max_output_size=limit)
+    except zstandard.ZstdError:
+        # Too long and cut short look the same here; reading on tells them apart.
+        if len(engine.stream_reader(stored).read(limit + 1)) > limit:
+            raise _too_large(limit) from None
+        raise
 
 
 DECOMPRESS: dict[str, Callable[[bytes, int], bytes]] = {

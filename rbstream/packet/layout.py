@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from rbstream.errors import Rejection
 from rbstream.packet.container import SYNC_BYTES
 from rbstream.packet.general import Part, compile_general
-from rbstream.packet.schema import least_bytes, load_schema
+from rbstream.packet.schema import Size, load_schema
 from rbstream.packet.survey import Survey
 from rbstream.packet.varint import decode_long, encode_long
 from rbstream.packet.walk import (
@@ -29,12 +30,24 @@ Decoder = Callable[[bytes, int], Any]
 
 DRB, DRBVERSION = "candidate.drb", "candidate.drbversion"
 DRB_UPSTREAM, DRBVERSION_UPSTREAM = "candidate.drb_upstream", "candidate.drbversion_upstream"
+MAGPSF = "candidate.magpsf"
+# What these must be, beside null, where a schema has them at all: they are read, written and drawn as such.
+_NUMBER, _TEXT = frozenset({"float", "double"}), frozenset({"string"})
+_SCORE_TYPES = {
+    MAGPSF: _NUMBER,
+    DRB: _NUMBER,
+    DRBVERSION: _TEXT,
+    DRB_UPSTREAM: _NUMBER,
+    DRBVERSION_UPSTREAM: _TEXT,
+}
+# A string costs the walk 2 kB of expression and 4 ms to compile, once a schema. ZTF's has 18.
+MOST_WALKED_PARTS, MOST_WALKED_STRINGS = 2000, 128
 # Beside the cutouts and what the filter asks for.
 ALWAYS_WANTED = frozenset(
     {
         "objectId",
         "candid",
-        "candidate.magpsf",
+        MAGPSF,
         DRB,
         DRBVERSION,
         DRB_UPSTREAM,
@@ -51,8 +64,8 @@ class Layout:
     walk: the hot path, None where the schema is too complex for it. general: the other one.
     decoders: how to read each wanted field's value, by path. cutouts: the stamps' paths, in channel order.
     least_bytes: of a record. output_schema, sync: what annotated packets are written with.
-    encode_drb, encode_version: a new value as the schema's own type. appended: paths of the fields that the output
-    has more. index_bytes: how many bytes of a score field's span are its union index.
+    encode_drb, encode_version: a new value as the schema's own type. appended: paths of the fields that the
+    output has more. unions: paths whose spans begin with a union index.
     """
 
     walk: Step | None
@@ -65,7 +78,7 @@ class Layout:
     encode_drb: Callable[[float], bytes]
     encode_version: Callable[[str], bytes]
     appended: tuple[str, ...]
-    index_bytes: Mapping[str, int]
+    unions: frozenset[str]
 
 
 def compile_layout(text: bytes, survey: Survey, channels: tuple[str, ...], fields: frozenset[str]) -> Layout:
@@ -73,30 +86,48 @@ def compile_layout(text: bytes, survey: Survey, channels: tuple[str, ...], field
 
     Raises Rejection: schema, where it can't be used; layout, where it is not the survey's.
     """
-    raw, parsed, names = load_schema(text)
+    raw, parsed, names, size = load_schema(text)
     _check_survey(parsed, names, survey, channels)
     cutouts = tuple(survey.cutouts[channel] for channel in channels)
-    wanted = ALWAYS_WANTED | {join("candidate", field) for field in fields} | set(cutouts)
-    types = {path: found for path in wanted if (found := _type_at(parsed, names, path)) is not None}
-    output_schema, appended = _output_schema(raw)
-    try:
-        walk = compile_walk(parsed, names, wanted)
-    except TooComplexError:
-        walk = None
+    asked = ALWAYS_WANTED | {join("candidate", field) for field in fields}
+    found = {path: _type_at(parsed, names, path) for path in asked}
+    types = {path: schema for path, schema in found.items() if _is_scalar(schema, names)}
+    for path in types.keys() & _SCORE_TYPES.keys():
+        _require(parsed, names, path, _SCORE_TYPES[path])
+    output_schema, appended = _output_schema(raw, types)
+    wanted = frozenset({*types, *cutouts, END_OF_CANDIDATE})
     return Layout(
-        walk=walk,
+        walk=_walk(parsed, names, wanted, size),
         general=compile_general(parsed, names, wanted),
-        decoders={path: _decoder(schema, names) for path, schema in types.items() if path not in cutouts},
+        decoders={path: _decoder(schema, names) for path, schema in types.items()},
         cutouts=cutouts,
-        least_bytes=max(1, least_bytes(parsed, names)),
+        least_bytes=size.least_bytes,
         output_schema=output_schema,
         # Derived, so that the same input gives the same bytes.
         sync=hashlib.sha256(output_schema).digest()[:SYNC_BYTES],
         encode_drb=_drb_encoder(types.get(DRB, ["null", "float"])),
         encode_version=_version_encoder(types.get(DRBVERSION, ["null", "string"])),
         appended=appended,
-        index_bytes={path: int(isinstance(types.get(path), list)) for path in (DRB, DRBVERSION)},
+        unions=frozenset(path for path, schema in types.items() if isinstance(schema, list)),
     )
+
+
+def _walk(parsed: Schema, names: Mapping[str, Schema], wanted: frozenset[str], size: Size) -> Step | None:
+    if size.parts > MOST_WALKED_PARTS or size.strings > MOST_WALKED_STRINGS:
+        return None
+    try:
+        return compile_walk(parsed, names, wanted)
+    except TooComplexError:
+        return None
+    finally:
+        re.purge()  # re keeps 512 expressions, and these are large: the layout keeps its own
+
+
+def _is_scalar(schema: Schema | None, names: Mapping[str, Schema]) -> bool:
+    """Whether this is a number, a string or the like, or a union of such: what a filter can look at."""
+    if isinstance(schema, list):
+        return all(_is_scalar(branch, names) for branch in schema)
+    return schema == "null" or schema in _DECODERS if isinstance(schema, str) else False
 
 
 def _layout_rejection(detail: str) -> Rejection:
@@ -111,42 +142,49 @@ def _check_survey(
         raise _layout_rejection(
             f"the schema is {parsed['name']}; packets of survey {survey.name} have {known}"
         )
-    for path, kinds in (("candid", {"long"}), ("objectId", {"string"}), ("candidate", {"record"})):
-        _require(parsed, names, path, kinds)
+    for path, kind in (("candid", "long"), ("objectId", "string"), ("candidate", "record")):
+        _require(parsed, names, path, frozenset({kind}))
     for channel in channels:
-        _require(parsed, names, survey.cutouts[channel], {"bytes"})
+        _require(parsed, names, survey.cutouts[channel], frozenset({"bytes"}))
 
 
-def _require(parsed: Schema, names: Mapping[str, Schema], path: str, kinds: set[str]) -> None:
+def _require(parsed: Schema, names: Mapping[str, Schema], path: str, kinds: frozenset[str]) -> None:
+    """Raises Rejection: layout, unless the field at a path is of one of these types, or null."""
     found = _type_at(parsed, names, path)
     if found is None:
         raise _layout_rejection(f"the schema has no {path}")
     branches = found if isinstance(found, list) else [found]
-    if not {kind_of(branch, names) for branch in branches} - {"null"} == kinds:
-        raise _layout_rejection(f"{path} is {json.dumps(found)[:100]}, not {' or '.join(kinds)}")
+    others = [kind for branch in branches if (kind := kind_of(branch, names)) != "null"]
+    if len(others) != 1 or others[0] not in kinds:
+        raise _layout_rejection(f"{path} is {json.dumps(found)[:100]}, not {' or '.join(sorted(kinds))}")
 
 
 def _type_at(schema: Schema, names: Mapping[str, Schema], path: str) -> Schema | None:
-    """The schema of the field at a path, through nullable records; None where there is none."""
+    """The schema of the field at a path, through nullable records; None where there is none.
+
+    Raises Rejection: layout, where there are several.
+    """
     for name in path.split("."):
         branches = [resolve(branch, names) for branch in (schema if isinstance(schema, list) else [schema])]
         records = [b for b in branches if isinstance(b, dict) and b["type"] == "record"]
         types = [field["type"] for record in records for field in record["fields"] if field["name"] == name]
-        if len(types) != 1:
+        if not types:
             return None
+        if len(types) > 1:
+            raise _layout_rejection(f"the schema has {path} {len(types)} times")
         schema = types[0]
     return schema
 
 
-def _output_schema(raw: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
+def _output_schema(raw: dict[str, Any], types: Mapping[str, Schema]) -> tuple[bytes, tuple[str, ...]]:
     """The schema with the missing score fields appended to `candidate`, and their paths."""
     candidate = _candidate(raw)
-    present = {field["name"]: field["type"] for field in candidate["fields"]}
+    present = {field["name"] for field in candidate["fields"]}
     appended = []
     for path, schema in (
         (DRB, "float"),
         (DRBVERSION, "string"),
-        (DRB_UPSTREAM, "double" if "double" in present.get("drb", ()) else "float"),
+        (DRB_UPSTREAM, "double" if "double" in types.get(DRB, ()) else "float"),
         (DRBVERSION_UPSTREAM, "string"),
     ):
         name = path.removeprefix("candidate.")
@@ -173,6 +211,8 @@ def _candidate(raw: dict[str, Any]) -> dict[str, Any]:
     if len(records) != 1:
         raise _layout_rejection("candidate's type is not defined where it is used")
     record: dict[str, Any] = records[0]
+    if record["type"] != "record":
+        raise _layout_rejection("candidate's type is not plainly a record")
     short = record["name"].rsplit(".", 1)[-1]
     if _uses(raw, short):
         raise _layout_rejection(f"type {short} is used beside candidate, so fields can't be appended to it")
@@ -225,13 +265,13 @@ _DECODERS: dict[str, Decoder] = {
 
 
 def _drb_encoder(schema: Schema) -> Callable[[float], bytes]:
-    prefix, kind = _branch(schema, ("float", "double"), DRB)
+    prefix, kind = _branch(schema, _NUMBER)
     pack = (_float if kind == "float" else _double).pack
     return lambda drb: prefix + pack(drb)
 
 
 def _version_encoder(schema: Schema) -> Callable[[str], bytes]:
-    prefix, _ = _branch(schema, ("string",), DRBVERSION)
+    prefix, _ = _branch(schema, _TEXT)
 
     def encode(version: str) -> bytes:
         text = version.encode()
@@ -240,10 +280,9 @@ def _version_encoder(schema: Schema) -> Callable[[str], bytes]:
     return encode
 
 
-def _branch(schema: Schema, kinds: tuple[str, ...], path: str) -> tuple[bytes, str]:
+def _branch(schema: Schema, kinds: frozenset[str]) -> tuple[bytes, str]:
     """The union index to write before a value, and the type that takes it."""
-    branches = schema if isinstance(schema, list) else [schema]
-    for index, branch in enumerate(branches):
-        if branch in kinds:
-            return (encode_long(index) if isinstance(schema, list) else b""), branch
-    raise _layout_rejection(f"{path} is {json.dumps(schema)[:100]}, which can't hold a {kinds[0]}")
+    if not isinstance(schema, list):
+        return b"", schema
+    ((index, kind),) = [(index, branch) for index, branch in enumerate(schema) if branch in kinds]
+    return encode_long(index), kind

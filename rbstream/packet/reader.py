@@ -8,7 +8,7 @@ from rbstream.packet.alert import Alert, Origin, Packet, Rejected
 from rbstream.packet.container import (
     SYNC_BYTES,
     Block,
-    BrokenOff,
+    BrokenOffError,
     Header,
     encode_block,
     encode_header,
@@ -26,7 +26,11 @@ CACHED_LAYOUTS = 32
 
 
 class PacketReader:
-    """Reads packets of one survey. fields: candidate fields that the filter needs; hot: try the walk first."""
+    """Reads packets of one survey.
+
+    fields: candidate fields that the filter needs; any that is no number, string or boolean reads as None.
+    hot: try the walk first.
+    """
 
     def __init__(
         self,
@@ -38,11 +42,17 @@ class PacketReader:
     ) -> None:
         self._limits = limits
         self._hot = hot
-        self._layout = lru_cache(CACHED_LAYOUTS)(
-            lambda schema: compile_layout(schema, survey, channels, fields)
-        )
-        # What the last header began with: packets of one night differ in their sync marker only, and comparing
-        # 25 kB is ten times faster than parsing them.
+
+        @lru_cache(CACHED_LAYOUTS)
+        def layout(schema: bytes) -> Layout | Rejection:
+            try:
+                return compile_layout(schema, survey, channels, fields)
+            except Rejection as rejection:  # kept as well: bad input is cheap
+                return rejection
+
+        self._layout = layout
+        # What the last header began with: packets of one night differ in their sync marker only, and to
+        # compare 25 kB is ten times faster than to parse them.
         self._last: tuple[bytes, Header, Layout] | None = None
 
     def open(self, data: bytes) -> tuple[Header, Layout]:
@@ -53,12 +63,14 @@ class PacketReader:
             if len(sync) == SYNC_BYTES:
                 return Header(header.schema, header.codec, sync, header.length), layout
         header = read_header(data, self._limits)
-        layout = self._layout(header.schema)
-        self._last = data[: header.length - SYNC_BYTES], header, layout
-        return header, layout
+        found = self._layout(header.schema)
+        if isinstance(found, Rejection):
+            raise Rejection(found.stage, found.reason, found.detail)
+        self._last = data[: header.length - SYNC_BYTES], header, found
+        return header, found
 
     def read(self, packet: Packet) -> Iterator[Alert | Rejected]:
-        """Every record of a packet, as an alert or rejected; and one rejection where the packet breaks off."""
+        """Every record of a packet, as an alert or rejected; and a rejection where the packet breaks off."""
         record = packet.origin.record
         try:
             header, layout = self.open(packet.content if packet.header is None else packet.header)
@@ -66,59 +78,75 @@ class PacketReader:
             yield Rejected(rejection, packet.origin, (packet.header or b"") + packet.content)
             return
         start = header.length if packet.header is None else 0
+        # Where `content` begins in what it was cut from: an origin with an offset is that of the first block.
+        base = packet.origin.offset - start if packet.origin.offset else 0
         try:
             for block in read_blocks(packet.content, start, header, self._limits):
-                for item in self._records(packet, header, layout, block, record):
+                origin = packet.origin._replace(record=record, offset=base + block.offset)
+                for item in self._records(packet, header, layout, block, origin):
                     yield item
                     record = item.origin.record + 1
-        except BrokenOff as broken:
-            origin = packet.origin._replace(record=record, offset=packet.origin.offset + broken.offset)
+        except BrokenOffError as broken:
+            origin = packet.origin._replace(record=record, offset=base + broken.offset)
             yield Rejected(broken.rejection, origin, _rest(packet, header, broken.offset))
 
     def _records(
-        self, packet: Packet, header: Header, layout: Layout, block: Block, first: int
+        self, packet: Packet, header: Header, layout: Layout, block: Block, first: Origin
     ) -> Iterator[Alert | Rejected]:
         """The records of a block. From one that can't be read on, the block's rest is one rejection."""
         data, position = block.data, block.start
-        alone = packet.header is None and block.count == 1 and block.offset == header.length
+        alone = (
+            packet.header is None
+            and block.count == 1
+            and block.offset == header.length
+            and block.behind == len(packet.content)
+        )
         for number in range(block.count):
-            origin = packet.origin._replace(record=first + number, offset=packet.origin.offset + block.offset)
+            origin = first if number == 0 else first._replace(record=first.record + number)
+            left = block.count - number
             try:
-                if (block.count - number) * layout.least_bytes > block.end - position:
-                    raise Rejection(
-                        "record", "record", f"{block.count} records announced, the block ends in {number}"
-                    )
+                if left * layout.least_bytes > block.end - position:
+                    detail = f"{block.count} records announced, the block ends in number {number}"
+                    raise Rejection("record", "record", detail)
                 spans, end = self._locate(layout, block, position)
             except Rejection as rejection:
-                rest = encode_block([data[position : block.end]], header.sync, block.count - number)
-                yield Rejected(rejection, origin, _header(header) + rest if not alone else packet.content)
+                yield Rejected(rejection, origin, _cut(header, data[position : block.end], left))
                 return
             try:
                 yield _alert(packet, header, layout, origin, data, position, end, spans, alone)
             except Rejection as rejection:
-                whole = _header(header) + encode_block([data[position:end]], header.sync)
-                yield Rejected(rejection, origin, whole)
+                yield Rejected(rejection, origin, _cut(header, data[position:end], 1))
             position = end
         if position < block.end:
-            rejection = Rejection("record", "record", f"{block.end - position} bytes behind the last record")
-            origin = packet.origin._replace(
-                record=first + block.count, offset=packet.origin.offset + block.offset
-            )
-            yield Rejected(
-                rejection, origin, _header(header) + encode_block([data[position : block.end]], header.sync)
-            )
+            behind = Rejection("record", "record", f"{block.end - position} bytes behind the last record")
+            origin = first._replace(record=first.record + block.count)
+            yield Rejected(behind, origin, _cut(header, data[position : block.end], 0))
 
     def _locate(self, layout: Layout, block: Block, position: int) -> tuple[Spans, int]:
         """The places of what is wanted in the record at `position`, and the position behind it."""
+        limit = self._limits.record_bytes
         if self._hot and layout.walk is not None:
             spans: Spans = {}
+            last = min(block.end, position + limit)
             try:
-                end = layout.walk(block.data, position, spans)
+                end = layout.walk(block.data, position, last, spans)
             except (EOFError, ValueError):
                 end = NO_MATCH
-            if position <= end <= min(block.end, position + self._limits.record_bytes):
+            if position <= end <= last:
                 return spans, end
-        return read_general(layout.general, block.data, position, block.end, self._limits.record_bytes)
+        spans, end = read_general(layout.general, block.data, position, block.end, limit)
+        _check_values(layout, block.data, spans)
+        return spans, end
+
+
+def _check_values(layout: Layout, data: bytes, spans: Spans) -> None:
+    """Raises Rejection where fastavro reads what Avro does not allow: numbers of more than 64 bits."""
+    try:
+        for path, decode in layout.decoders.items():
+            if path in spans:
+                decode(data, spans[path][0])
+    except ValueError as error:
+        raise Rejection("record", "record", f"{path}: {error}") from error
 
 
 def _alert(
@@ -140,8 +168,9 @@ def _alert(
     return alert
 
 
-def _header(header: Header) -> bytes:
-    return encode_header(header.schema, header.sync)
+def _cut(header: Header, records: bytes, count: int) -> bytes:
+    """A container of `count` records that were cut out of a block."""
+    return encode_header(header.schema, header.sync) + encode_block([records], header.sync, count)
 
 
 def _rest(packet: Packet, header: Header, offset: int) -> bytes:

@@ -15,7 +15,7 @@ def encode_long(value: int) -> bytes:
     return bytes(out)
 
 
-def decode_long(data: bytes, position: int) -> tuple[int, int]:
+def decode_long(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """The integer that starts at `position`, and the position behind it.
 
     Raises EOFError where the data end inside it, ValueError where it is longer than 64 bits.
@@ -27,6 +27,8 @@ def decode_long(data: bytes, position: int) -> tuple[int, int]:
         byte = data[index]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if value >> 64:
+                break
             return (value >> 1) ^ -(value & 1), index + 1
         shift += 7
     raise ValueError("an Avro long of more than 64 bits")

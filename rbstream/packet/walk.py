@@ -1,9 +1,9 @@
 """The hot path: an Avro schema compiled into regular expressions that walk over a record.
 
 Avro is a prefix code: given the schema, every byte says how far the next value reaches. Flat runs of fields
-(numbers, short ASCII strings, unions of them) become one atomic pattern, arrays a loop over one, stamps a jump.
-A record that does not match (or a schema with maps or nested arrays) is left to the general path, which decides;
-so the walk checks every byte's meaning and never accepts what fastavro would not read the same way.
+(numbers, short ASCII strings, unions of them) become one atomic pattern, arrays a loop over one, stamps a
+jump. A record that does not match (or a schema with maps or nested arrays) is left to the general path, which
+decides; so the walk checks every byte's meaning and never accepts what fastavro would not read the same way.
 """
 
 import re
@@ -16,15 +16,18 @@ from rbstream.packet.varint import decode_long, encode_long
 Schema = Any
 # Where a value's bytes are: path -> (start, end) in the data.
 Spans = dict[str, tuple[int, int]]
-# Takes data, a position and the spans found so far; returns the position behind, or NO_MATCH.
-Step = Callable[[bytes, int, Spans], int]
+# Takes data, a position, the end and the spans found so far; returns the position behind, or NO_MATCH. Raises
+# EOFError, ValueError; a single number may reach behind the end.
+Step = Callable[[bytes, int, int, Spans], int]
 NO_MATCH = -1
 
-# What a path that is only a position is called: behind the candidate's last field, where fields can be appended.
+# The path of a mere position: behind the candidate's last field, where others can be appended.
 END_OF_CANDIDATE = "candidate.$end"
 
 # Archive paths of the difference image (94 bytes) are the longest strings in ZTF's packets.
 LONGEST_STRING = 127
+# No survey has a fixed type; larger ones could be more than an expression can count.
+LONGEST_FIXED = 1 << 10
 # Nine bytes hold 63 bits: more than any number in a packet, and no room for overflow.
 _VARINT = rb"[\x80-\xff]{0,8}+[\x00-\x7f]"
 _PRIMITIVES = {
@@ -46,7 +49,10 @@ class TooComplexError(Exception):
 
 
 def compile_walk(schema: Schema, names: Mapping[str, Schema], wanted: frozenset[str]) -> Step:
-    """A step over one record of `schema` that finds the spans of the `wanted` paths. Raises TooComplexError."""
+    """A step over one record of `schema` that finds the spans of the `wanted` paths.
+
+    Raises TooComplexError.
+    """
     return _sequence(list(_pieces(schema, names, wanted, "")), wanted)
 
 
@@ -84,7 +90,10 @@ def _pieces(
 
 def _flat(schema: Schema, names: Mapping[str, Schema], kind: str) -> bytes:
     if kind == "fixed":
-        return b".{%d}" % resolve(schema, names)["size"]
+        size = resolve(schema, names)["size"]
+        if size > LONGEST_FIXED:
+            raise TooComplexError(f"fixed of {size} bytes")
+        return b".{%d}" % size
     if kind == "enum":
         symbols = range(len(resolve(schema, names)["symbols"]))
         return b"(?>" + b"|".join(re.escape(encode_long(i)) for i in symbols) + b")"
@@ -111,9 +120,9 @@ def _union(branches: list[Schema], names: Mapping[str, Schema], wanted: frozense
         choices = [list(_pieces(branch, names, wanted, path)) for branch in branches]
     steps = [_sequence(pieces, wanted) for pieces in choices]
 
-    def union(data: bytes, position: int, spans: Spans) -> int:
+    def union(data: bytes, position: int, end: int, spans: Spans) -> int:
         index, position = decode_long(data, position)
-        return steps[index](data, position, spans) if 0 <= index < len(steps) else NO_MATCH
+        return steps[index](data, position, end, spans) if 0 <= index < len(steps) else NO_MATCH
 
     return union
 
@@ -124,13 +133,13 @@ def _array(items: Schema, names: Mapping[str, Schema]) -> Step:
         raise TooComplexError("array of arrays, maps or bytes")
     match = re.compile(_joined(pieces).expression, re.DOTALL).match  # type: ignore[arg-type]
 
-    def array(data: bytes, position: int, spans: Spans) -> int:
+    def array(data: bytes, position: int, end: int, spans: Spans) -> int:
         while True:
             count, position = decode_long(data, position)
             if count <= 0:  # a negative count comes with a size in bytes: rare, and the general path's
                 return position if count == 0 else NO_MATCH
             for _ in range(count):
-                found = match(data, position)
+                found = match(data, position, end)
                 if found is None:
                     return NO_MATCH
                 position = found.end()
@@ -139,9 +148,9 @@ def _array(items: Schema, names: Mapping[str, Schema]) -> Step:
 
 
 def _bytes(path: str | None) -> Step:
-    def jump(data: bytes, position: int, spans: Spans) -> int:
+    def jump(data: bytes, position: int, end: int, spans: Spans) -> int:
         size, position = decode_long(data, position)
-        if size < 0 or position + size > len(data):
+        if size < 0 or position + size > end:
             return NO_MATCH
         if path is not None:
             spans[path] = (position, position + size)
@@ -171,9 +180,9 @@ def _sequence(pieces: list[_Piece], wanted: frozenset[str]) -> Step:
     if len(steps) == 1:
         return steps[0]
 
-    def sequence(data: bytes, position: int, spans: Spans) -> int:
+    def sequence(data: bytes, position: int, end: int, spans: Spans) -> int:
         for step in steps:
-            position = step(data, position, spans)
+            position = step(data, position, end, spans)
             if position < 0:
                 return NO_MATCH
         return position
@@ -185,8 +194,8 @@ def _match(pattern: _Pattern) -> Step:
     match = re.compile(pattern.expression, re.DOTALL).match
     captured = tuple(enumerate(pattern.paths, start=1))
 
-    def flat(data: bytes, position: int, spans: Spans) -> int:
-        found = match(data, position)
+    def flat(data: bytes, position: int, end: int, spans: Spans) -> int:
+        found = match(data, position, end)
         if found is None:
             return NO_MATCH
         for group, path in captured:
