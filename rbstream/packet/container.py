@@ -91,6 +91,7 @@ def _parse_header(data: bytes, limits: Limits) -> Header:
 def _metadata(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
     """The header's map of bytes. Raises EOFError, ValueError."""
     metadata: dict[bytes, bytes] = {}
+    entries = 0
     while True:
         count, position = decode_long(data, position)
         if count == 0:
@@ -98,8 +99,9 @@ def _metadata(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
         if count < 0:  # a negative count is followed by the size of the map's block
             count = -count
             _, position = decode_long(data, position)
-        if len(metadata) + count > MAX_HEADER_ENTRIES:
-            raise ValueError(f"{len(metadata) + count} entries; at most {MAX_HEADER_ENTRIES} are read")
+        entries += count
+        if entries > MAX_HEADER_ENTRIES:
+            raise ValueError(f"{entries} entries; at most {MAX_HEADER_ENTRIES} are read")
         for _ in range(count):
             key, position = _bytes(data, position)
             metadata[key], position = _bytes(data, position)

@@ -63,7 +63,7 @@ class Layout:
 
     walk: the hot path, None where the schema is too complex for it. general: the other one.
     decoders: how to read each wanted field's value, by path. cutouts: the stamps' paths, in channel order.
-    least_bytes: of a record. output_schema, sync: what annotated packets are written with.
+    output_schema, sync: what annotated packets are written with.
     encode_drb, encode_version: a new value as the schema's own type. appended: paths of the fields that the
     output has more. unions: paths whose spans begin with a union index.
     """
@@ -72,7 +72,6 @@ class Layout:
     general: Part
     decoders: Mapping[str, Decoder]
     cutouts: tuple[str, ...]
-    least_bytes: int
     output_schema: bytes
     sync: bytes
     encode_drb: Callable[[float], bytes]
@@ -101,7 +100,6 @@ def compile_layout(text: bytes, survey: Survey, channels: tuple[str, ...], field
         general=compile_general(parsed, names, wanted),
         decoders={path: _decoder(schema, names) for path, schema in types.items()},
         cutouts=cutouts,
-        least_bytes=size.least_bytes,
         output_schema=output_schema,
         # Derived, so that the same input gives the same bytes.
         sync=hashlib.sha256(output_schema).digest()[:SYNC_BYTES],

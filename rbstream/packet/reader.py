@@ -105,7 +105,7 @@ class PacketReader:
             origin = first if number == 0 else first._replace(record=first.record + number)
             left = block.count - number
             try:
-                if left * layout.least_bytes > block.end - position:
+                if position == block.end:
                     detail = f"{block.count} records announced, the block ends in number {number}"
                     raise Rejection("record", "record", detail)
                 spans, end = self._locate(layout, block, position)
