@@ -3,6 +3,7 @@
 Later wins: defaults < environment (`RBSTREAM_MODEL__DEVICE=cpu`) < command line.
 """
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,16 +125,29 @@ def load_settings(overrides: dict[str, Any]) -> Settings:
     try:
         return Settings(**tree)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
-        )
-        raise UsageError(f"settings: {problems}") from error
+        raise UsageError("settings: " + "; ".join(map(_problem, error.errors()))) from error
     except SettingsError as error:  # a whole group in one variable is taken for JSON
         raise UsageError(f"settings: {error}; set RBSTREAM_GROUP__NAME, one variable each") from error
+
+
+def _problem(error: Any) -> str:
+    """What is wrong with one setting, in words."""
+    name, given = ".".join(map(str, error["loc"])), error["input"]
+    if error["type"] != "extra_forbidden":
+        return f"{name}: {error['msg']} (got {given!r})"
+    if isinstance(given, dict):  # a whole group that is not known
+        name, given = next((f"{name}.{field}", value) for field, value in given.items())
+    known = [f"{group}.{field}" for group in Settings.model_fields for field in _fields(group)]
+    nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
+    return f"{name}: no such setting (given {given!r}); the nearest is {nearest[0]}"
+
+
+def _fields(group: str) -> Any:
+    model: Any = Settings.model_fields[group].annotation
+    return model.model_fields
 
 
 def describe(name: str) -> str:
     """The one-line description of a setting, by dotted name; the command line's help says the same words."""
     group, _, field = name.partition(".")
-    model: Any = Settings.model_fields[group].annotation
-    return str(model.model_fields[field].description)
+    return str(_fields(group)[field].description)

@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny import split, write_tiny
+
+from rbstream.simulate import simulate_night
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
@@ -33,3 +36,23 @@ def chromium() -> str:
     require("chromium", found is not None, "chromium is not installed")
     assert found is not None
     return found
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty simulated alerts in one container."""
+    path = tmp_path_factory.mktemp("night") / "night.avro"
+    simulate_night(path, 60, 3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def packets(night: Path) -> list[bytes]:
+    """The same, one a container."""
+    return split(night)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model bundle that is quick to load and to score with."""
+    return write_tiny(tmp_path_factory.mktemp("bundle") / "tiny.pt")

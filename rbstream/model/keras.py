@@ -38,6 +38,8 @@ def import_keras(
     if normalize not in NORMALIZATIONS:
         raise UsageError(f"--normalize {normalize}: unknown; one of {', '.join(NORMALIZATIONS)}")
     source = Path(source)
+    if Path(output).resolve() == source.resolve():
+        raise UsageError(f"-o {output}: that is the network to import; give another name")
     try:
         layers, weights = _read(source)
         network = nn.Sequential(*_logits(source, layers, weights))

@@ -135,7 +135,7 @@ class _Workers:
         index = number % len(self._pipes)
         try:
             result, size = self._pipes[index].recv()
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:  # OSError: it died while it sent
             self._processes[index].join()
             code = self._processes[index].exitcode
             raise RbstreamError(f"a worker process died (exit code {code}); out of memory?") from error
@@ -169,6 +169,7 @@ def _work(
 ) -> None:
     """A worker process: chunks from the pipe, results into it, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to clean up here
     for other in others:
         other.close()
     try:
@@ -187,6 +188,8 @@ def _work(
         pipe.send((error, 0))
     except MemoryError:
         pipe.send((RbstreamError("a worker process ran out of memory; lower --jobs or the limits"), 0))
+    except OSError as error:
+        pipe.send((RbstreamError(f"a worker process can't hand over its results: {error}"), 0))
 
 
 def _received(pipe: Connection) -> Iterator[list[Source]]:

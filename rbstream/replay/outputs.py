@@ -1,21 +1,26 @@
 """Where annotated packets go: containers by schema, a folder or a tar by input. Whole under their names, or not there."""
 
 import io
+import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol, cast
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO, BinaryIO, Protocol, TypeVar
 
 from rbstream.errors import UsageError
 from rbstream.output import OutputError, temporary
 from rbstream.packet.alert import Origin
 from rbstream.packet.container import encode_header
 from rbstream.replay.chunk import ChunkResult, Segment
+from rbstream.replay.sources import STDIN
 
 # Some fifty packets; a member that grows beyond is spooled to disk.
 MEMBER_BYTES_IN_MEMORY = 4 << 20
+# File systems take 255; a number and the mark of an unfinished file have to fit as well.
+LONGEST_NAME_BYTES = 200
 
 
 class Output(Protocol):
@@ -28,21 +33,34 @@ class Output(Protocol):
     def discard(self) -> None: ...
 
 
-def open_output(path: str, inputs: list[str]) -> Output:
+def open_output(path: str, taken: list[str]) -> Output:
     """The output that a path asks for: `DIR/` or a folder, `*.tar`, else a container.
 
-    Raises UsageError where it would overwrite an input.
+    taken: files that it may not overwrite, should it need further names.
     """
     target = Path(path)
-    given = {Path(name).resolve() for name in inputs}
     if path.endswith("/") or target.is_dir():
-        folder = target.resolve()
-        if any(folder == name.parent or folder in name.parents for name in given):
-            raise UsageError(f"-o {path}: inputs lie in it, and would be overwritten; give another folder")
         return FolderOutput(target)
-    if target.resolve() in given:
-        raise UsageError(f"-o {path}: that is an input, and would be overwritten; give another name")
-    return TarOutput(target) if target.suffix == ".tar" else ContainerOutput(target)
+    return TarOutput(target) if target.suffix == ".tar" else ContainerOutput(target, taken)
+
+
+def spare_inputs(outputs: dict[str, str], inputs: list[str]) -> None:
+    """Refuse outputs, by flag, that would overwrite an input or each other. Raises UsageError."""
+    taken = {Path(name).resolve(): "is an input" for name in inputs}
+    for flag, path in outputs.items():
+        target = Path(path).resolve()
+        if flag == "-o" and (path.endswith("/") or target.is_dir()):
+            if any(target == name.parent for name in taken):
+                raise UsageError(
+                    f"-o {path}: inputs lie in it, and would be overwritten; give another folder"
+                )
+        elif target in taken:
+            raise UsageError(
+                f"{flag} {path}: that {taken[target]}, and would be overwritten; give another name"
+            )
+        elif target.is_dir():
+            raise UsageError(f"{flag} {path}: that is a folder; give a file's name")
+        taken[target] = f"is what {flag} names"
 
 
 class PartFile:
@@ -68,8 +86,8 @@ class PartFile:
 
     def commit(self) -> str:
         """Give the file its name, and return it."""
-        self._file.close()
         try:
+            self._file.close()
             self._part.replace(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
@@ -77,16 +95,21 @@ class PartFile:
 
     def discard(self) -> None:
         """Remove what there is of it."""
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
         with suppress(OSError):
             self._part.unlink()
 
 
 class ContainerOutput:
-    """`out.avro` for the first schema, `out.2.avro`, `out.3.avro`, ... for the others, in order of appearance."""
+    """`out.avro` for the first schema, `out.2.avro`, `out.3.avro`, ... for the others, in order of appearance.
 
-    def __init__(self, path: Path) -> None:
+    taken: files that a further schema's name may not overwrite.
+    """
+
+    def __init__(self, path: Path, taken: list[str]) -> None:
         self._path = path
+        self._taken = {Path(name).resolve() for name in taken}
         self._files: dict[bytes, PartFile] = {}
 
     def write(self, result: ChunkResult, payload: memoryview) -> None:
@@ -98,8 +121,13 @@ class ContainerOutput:
             self._files[segment.sync].write(data)
 
     def _open(self, number: int) -> PartFile:
-        path = self._path
-        return PartFile(path if number == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}"))
+        path = self._path if number == 1 else _numbered(self._path, number)
+        if path.resolve() in self._taken:
+            raise UsageError(
+                f"{path}: needed for the packets' schema number {number}, but it is an input or "
+                f"another output; give -o another name"
+            )
+        return PartFile(path)
 
     def commit(self) -> list[str]:
         return [file.commit() for file in self._files.values()]
@@ -110,37 +138,50 @@ class ContainerOutput:
 
 
 class FolderOutput:
-    """One container an input (or member of a tar) of which something passed, under its name."""
+    """One container an input (or member of a tar) of which something passed, under its name.
+
+    They grow in a hidden folder beside their places, and move there when all of them are whole.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._hidden = temporary(folder / "night")
         self._names = _Names()
-        self._source: tuple[str, str | None] | None = None
-        self._file: PartFile | None = None
+        self._inputs = _Turns()
         self._written: list[str] = []
+        self._file: PartFile | None = None
+        try:
+            self._hidden.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: can't be written: {error.strerror}") from error
 
     def write(self, result: ChunkResult, payload: memoryview) -> None:
         for segment, data in _segments(result, payload):
-            if segment.origin[:2] != self._source:
+            if self._inputs.turns_to(segment) or self._file is None:
                 self._finish()
-                self._source = segment.origin[:2]
-                self._file = PartFile(self._folder / self._names.unused(segment.origin))
+                self._written.append(self._names.unused(segment.origin))
+                self._file = PartFile(self._hidden / self._written[-1])
                 self._file.write(encode_header(result.schemas[segment.sync], segment.sync))
-            assert self._file is not None
             self._file.write(data)
 
     def _finish(self) -> None:
         if self._file is not None:
-            self._written.append(self._file.commit())
+            self._file.commit()
             self._file = None
 
     def commit(self) -> list[str]:
         self._finish()
-        return self._written
+        try:
+            for name in self._written:
+                (self._hidden / name).replace(self._folder / name)
+        except OSError as error:
+            raise OutputError(f"{self._folder / name}: can't be written: {error.strerror}") from error
+        return [str(self._folder / name) for name in self._written]
 
     def discard(self) -> None:
         if self._file is not None:
             self._file.discard()
+        shutil.rmtree(self._hidden, ignore_errors=True)
 
 
 class TarOutput:
@@ -148,30 +189,35 @@ class TarOutput:
 
     def __init__(self, path: Path) -> None:
         self._part = PartFile(path)
-        self._tar = tarfile.open(fileobj=_Writer(self._part), mode="w|")  # noqa: SIM115 - closed by commit
+        self._tar = tarfile.open(fileobj=_Writer(self._part), mode="w")  # noqa: SIM115 - closed by commit
         self._names = _Names()
-        self._origin: Origin | None = None
+        self._inputs = _Turns()
+        self._name = ""
         self._content = self._spool()
 
     def _spool(self) -> IO[bytes]:
         """Where a member grows until its size is known: in memory as a packet, beside the tar as a whole night."""
-        folder = self._part.path.parent
-        return cast(IO[bytes], tempfile.SpooledTemporaryFile(MEMBER_BYTES_IN_MEMORY, dir=folder))
+        return tempfile.SpooledTemporaryFile(MEMBER_BYTES_IN_MEMORY, dir=str(self._part.path.parent))
 
     def write(self, result: ChunkResult, payload: memoryview) -> None:
-        for segment, data in _segments(result, payload):
-            if self._origin is None or segment.origin[:2] != self._origin[:2]:
-                self._finish()
-                self._origin = segment.origin
-                self._content.write(encode_header(result.schemas[segment.sync], segment.sync))
-            self._content.write(data)
+        try:
+            for segment, data in _segments(result, payload):
+                if self._inputs.turns_to(segment):
+                    self._finish()
+                    self._name = self._names.unused(segment.origin)
+                    self._content.write(encode_header(result.schemas[segment.sync], segment.sync))
+                self._content.write(data)
+        except OSError as error:
+            raise OutputError(f"{self._part.path}: can't be written: {error.strerror}") from error
 
     def _finish(self) -> None:
-        if self._origin is not None:
-            header = tarfile.TarInfo(self._names.unused(self._origin))
+        if self._name:
+            header = tarfile.TarInfo(self._name)
             header.size = self._content.tell()
             self._content.seek(0)
             self._tar.addfile(header, self._content)
+            self._tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header, which grows with the night
+            self._content.close()
             self._content = self._spool()
 
     def commit(self) -> list[str]:
@@ -180,7 +226,19 @@ class TarOutput:
         return [self._part.commit()]
 
     def discard(self) -> None:
+        self._content.close()
         self._part.discard()
+
+
+class _Turns:
+    """Notices where the packets of one input (or member of a tar) end and another's begin."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, ...] | None = None
+
+    def turns_to(self, segment: Segment) -> bool:
+        last, self._last = self._last, (segment.sync, *segment.origin[:2])
+        return self._last != last
 
 
 class _Writer(io.RawIOBase):
@@ -188,28 +246,48 @@ class _Writer(io.RawIOBase):
 
     def __init__(self, part: PartFile) -> None:
         self._part = part
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self._part.write(data)
+        self._position += len(data)
         return len(data)
 
 
 class _Names:
-    """Names for outputs: the input's own, made harmless; the second of a name gets `.2` before its ending."""
+    """Names for outputs: the last part of the input's own; the second of a name gets `.2` before its ending.
+
+    Without folders there is no `..`, and no member whose name is another one's folder.
+    """
 
     def __init__(self) -> None:
         self._used: dict[str, int] = {}
 
     def unused(self, origin: Origin) -> str:
-        """A relative path, without `..`, that was not given out before."""
-        if origin.member is not None:
-            parts = [part for part in PurePosixPath(origin.member).parts if part not in ("/", "..", ".")]
-            name = "/".join(parts) or "member.avro"
-        else:
-            name = "stdin.avro" if origin.file == "-" else Path(origin.file).name
-        count = self._used[name] = self._used.get(name, 0) + 1
-        path = PurePosixPath(name)
-        return name if count == 1 else str(path.with_name(f"{path.stem}.{count}{path.suffix}"))
+        """A file's name that was not given out before."""
+        name = PurePosixPath(origin.file if origin.member is None else origin.member).name
+        if name in ("", "..", STDIN):
+            name = "member.avro" if origin.member is not None else "stdin.avro"
+        name = os.fsdecode(os.fsencode(name)[-LONGEST_NAME_BYTES:])
+        if name not in self._used:
+            self._used[name] = 1
+            return name
+        number = self._used[name] + 1
+        while (numbered := _numbered(PurePosixPath(name), number).name) in self._used:
+            number += 1
+        self._used[name] = number
+        self._used[numbered] = 1
+        return numbered
+
+
+_AnyPath = TypeVar("_AnyPath", bound=PurePath)
+
+
+def _numbered(path: _AnyPath, number: int) -> _AnyPath:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def _segments(result: ChunkResult, payload: memoryview) -> Iterator[tuple[Segment, memoryview]]:

@@ -19,7 +19,7 @@ from rbstream.packet.survey import survey_named
 from rbstream.pipeline import Scorer
 from rbstream.replay.chunk import ChunkResult, Wanted, cut_chunks
 from rbstream.replay.jobs import Results, Work, run_here, run_in_processes
-from rbstream.replay.outputs import Output, PartFile, open_output
+from rbstream.replay.outputs import Output, PartFile, open_output, spare_inputs
 from rbstream.replay.progress import Progress
 from rbstream.replay.rejects import rejects_header
 from rbstream.replay.scores import Scores, open_scores
@@ -43,6 +43,13 @@ class Request:
     rejects: str | None = None
     report: str | None = None
 
+    def outputs(self) -> dict[str, str]:
+        """Names of the files out, by flag."""
+        named = {
+            "-o": self.output, "--scores": self.scores, "--rejects": self.rejects, "--report": self.report
+        }  # fmt: skip
+        return {flag: path for flag, path in named.items() if path is not None}
+
 
 def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | None]:
     """Score what is in the paths and write what was asked for.
@@ -56,6 +63,7 @@ def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | 
     survey_named(bundle.manifest.survey)
     passes = make_filter(settings, bundle)
     names = find_inputs(request.paths)
+    spare_inputs(request.outputs(), names)
     wanted = Wanted(bool(request.output), bool(request.scores), bool(request.rejects), bool(request.report))
     load = functools.partial(load_scorer, bundle, settings.model)
     work = Work(load, passes, settings.limits, settings.batch.max_alerts, wanted)
@@ -68,11 +76,10 @@ def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | 
         files = _Files(request, names, stack)
         progress = stack.enter_context(Progress(inputs))
         limit = _collect(results, summary, report, files, progress, gate)
+        summary.seconds = time.monotonic() - clock
+        if report is not None and request.report is not None:
+            _write_report(request.report, report, summary, request.paths, started)
         summary.files = files.commit(complete=limit is None)
-    summary.seconds = time.monotonic() - clock
-    if report is not None and request.report is not None:
-        _write_report(request.report, report, summary, request.paths, started)
-        summary.files["report"] = request.report
     return summary, limit or _judged(summary, settings.rejects.max_ratio, JUDGED_AT_THE_END)
 
 
@@ -107,6 +114,7 @@ def _collect(
         for result, payload in results:
             if report is not None and result.report is not None:
                 report.merge(result.report)
+            summary.device = summary.device or result.device
             if limit is None:
                 summary.add(result)
                 files.write(result, payload)
@@ -142,11 +150,13 @@ class _Files:
     """The files of a run, all under temporary names until it is over; those of a run that fails are removed."""
 
     def __init__(self, request: Request, inputs: list[str], stack: ExitStack) -> None:
+        self._report = request.report
         self._output: Output | None = None
         self._scores: Scores | None = None
         self._rejects: PartFile | None = None
         if request.output:
-            self._output = open_output(request.output, inputs)
+            others = [path for flag, path in request.outputs().items() if flag != "-o"]
+            self._output = open_output(request.output, inputs + others)
             stack.callback(self._output.discard)
         if request.scores:
             self._scores = open_scores(request.scores)
@@ -171,6 +181,7 @@ class _Files:
             "outputs": self._output.commit() if self._output is not None and complete else [],
             "scores": self._scores.commit() if self._scores is not None else None,
             "rejects": self._rejects.commit() if self._rejects is not None else None,
+            "report": self._report,
         }
 
 

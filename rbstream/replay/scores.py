@@ -43,14 +43,13 @@ class CsvScores:
         self._write([Row._fields])
 
     def write(self, rows: list[Row]) -> None:
-        self._write(
-            [row._replace(drb_upstream=_digits(row.drb_upstream), drb=_digits(row.drb)) for row in rows]
-        )
+        digits = (row._replace(drb_upstream=_digits(row.drb_upstream), drb=_digits(row.drb)) for row in rows)
+        self._write([_utf8(row) for row in digits])
 
     def _write(self, rows: list[Any]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        self._file.write(text.getvalue().encode())
 
     def commit(self) -> str:
         return self._file.commit()
@@ -105,11 +104,11 @@ class ParquetScores:
         self._part.discard()
 
 
-def _utf8(column: Any) -> list[Any]:
-    """File names may hold bytes that are no UTF-8; Parquet's strings may not."""
+def _utf8(values: Any) -> list[Any]:
+    """File names may hold bytes that are no UTF-8; tables may not."""
     return [
         x.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(x, str) else x
-        for x in column
+        for x in values
     ]
 
 

@@ -1,7 +1,7 @@
 """Paths to pieces: what to read, in order, without reading more of it than has to be cut.
 
-A piece is a packet, or some blocks of a large container. Of plain files only the place is handed on, and whoever
-decodes reads them; of standard input and compressed archives the bytes are.
+A piece is a packet, or some blocks of a large container. Of archives and large containers in plain files only the
+place is handed on, and whoever decodes reads them; of standard input and compressed archives the bytes are.
 """
 
 import glob
@@ -9,7 +9,6 @@ import gzip
 import io
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +17,10 @@ from typing import BinaryIO, cast
 
 from rbstream.errors import Rejection, UsageError
 from rbstream.packet.alert import Origin, Packet, Rejected
-from rbstream.packet.container import MAGIC, SYNC_BYTES, Header, read_header
-from rbstream.packet.varint import MAX_BYTES, decode_long
-from rbstream.replay.rejects import REJECT_SCHEMA_NAME, rejected_packets
+from rbstream.packet.container import HEADER_SLACK_BYTES, MAGIC, Header, read_header
+from rbstream.replay.blocks import BlockGroup, block_groups
+from rbstream.replay.rejects import is_rejects, rejected_packets
+from rbstream.replay.streams import Gunzipped, joined
 from rbstream.replay.tar import Member, members
 from rbstream.settings import Limits
 
@@ -69,7 +69,8 @@ def find_inputs(paths: list[str]) -> list[str]:
         folders += [match for match in matches if os.path.isdir(match)]
         here = [match for match in matches if not os.path.isdir(match)]
         for folder in folders:
-            here += [str(file) for file in sorted(Path(folder).rglob("*")) if _is_night(file)]
+            files = (file for file in sorted(Path(folder).rglob("*")) if _is_night(file))
+            here += [str(file) for file in files if not _is_hidden(file.relative_to(folder))]
         if not here:
             what = "no file in it ends in " + ", ".join(SUFFIXES) if folders else "no such file or folder"
             raise UsageError(f"{path}: {what}")
@@ -78,7 +79,11 @@ def find_inputs(paths: list[str]) -> list[str]:
 
 
 def _is_night(file: Path) -> bool:
-    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
+    return file.name.lower().endswith(SUFFIXES) and file.is_file()
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 class Inputs:
@@ -104,7 +109,8 @@ class Inputs:
                     yield from _stream(name, sys.stdin.buffer, None, self._limits)
                 else:
                     with open(name, "rb") as self._file:
-                        yield from _stream(name, self._file, name if self._file.seekable() else None, self._limits)
+                        path = name if self._file.seekable() else None
+                        yield from _stream(name, self._file, path, self._limits)
             except OSError as error:
                 yield _unreadable(Origin(name), error)
             self._file = None
@@ -159,26 +165,40 @@ def _descriptor(path: str) -> int:
 
 
 def _stream(name: str, file: BinaryIO, path: str | None, limits: Limits) -> Iterator[Source]:
-    """The pieces of one input, by what it begins with. path: where pieces can be read again, if they can."""
+    """The pieces of one input. path: where pieces can be read again, if they can."""
     start = file.read(SNIFFED_BYTES)
-    if path is not None:
+    if not start.startswith(GZIP_MAGIC):
+        yield from _plain(name, start, file, path, limits)
+        return
+    unzipped = Gunzipped(gzip.GzipFile(fileobj=joined(start, file)))
+    inner = joined(b"", cast(BinaryIO, unzipped))
+    source: Source | None = None
+    for source in _plain(name, inner.read(SNIFFED_BYTES), inner, None, limits):
+        yield source
+    # Where the archive in it broke off just there, that was said already.
+    if unzipped.error is not None and not isinstance(source, Rejected):
+        yield Rejected(Rejection("container", "gzip", f"gzip: {unzipped.error}"), Origin(name), b"")
+
+
+def _plain(name: str, start: bytes, file: BinaryIO, path: str | None, limits: Limits) -> Iterator[Source]:
+    """The pieces of what is not compressed, by what it begins with: `start`, already read from the file."""
+    if path is None:
+        whole = joined(start, file)
+    else:
         file.seek(0)
         whole = cast(io.BufferedReader, file)
-    else:
-        whole = io.BufferedReader(_Joined(start, file), PIECE_BYTES)
-    if start.startswith(GZIP_MAGIC):
-        try:
-            yield from _stream(name, cast(BinaryIO, gzip.GzipFile(fileobj=whole)), None, limits)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield Rejected(Rejection("container", "gzip", f"gzip: {error}"), Origin(name), b"")
-    elif start[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
-        yield from (
-            _member_piece(name, member, path) for member in members(whole, name, path is not None, limits)
-        )
+    if _is_tar(start):
+        for member in members(whole, name, path is not None, limits):
+            yield _member_piece(name, member, path)
     elif start.startswith(MAGIC):
         yield from _container(name, whole, path, limits)
     else:  # not a packet: the reader says what it is instead
         yield Piece(Origin(name), content=whole.read(limits.packet_bytes))
+
+
+def _is_tar(start: bytes) -> bool:
+    """Whether a file that starts so is a tar: a header, or the zeros that end one without members."""
+    return start[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC) or start == bytes(SNIFFED_BYTES)
 
 
 def _member_piece(name: str, member: Member | Rejected, path: str | None) -> Source:
@@ -192,80 +212,25 @@ def _member_piece(name: str, member: Member | Rejected, path: str | None) -> Sou
 
 def _container(name: str, file: io.BufferedReader, path: str | None, limits: Limits) -> Iterator[Source]:
     """A container whole if it is small, else in groups of blocks, up to where it breaks off."""
-    content = file.read(PIECE_BYTES)
+    small = max(PIECE_BYTES, limits.schema_bytes + HEADER_SLACK_BYTES)
+    content = file.read(small)
     try:
         header = read_header(content, limits)
     except Rejection:
-        yield Piece(Origin(name), content=content)
+        yield Piece(Origin(name), content=content + file.read(limits.packet_bytes))
         return
-    if REJECT_SCHEMA_NAME.encode() in header.schema:
-        yield from rejected_packets(name, io.BufferedReader(_Joined(content, file)))
-    elif len(content) < PIECE_BYTES:
+    if is_rejects(header):
+        head, rest = content[: header.length], joined(content[header.length :], file)
+        yield from rejected_packets(name, rest, head, header, limits)
+    elif len(content) < small:
         yield Piece(Origin(name), content=content)
     else:
-        rest = io.BufferedReader(_Joined(content[header.length :], file), PIECE_BYTES)
-        yield from _groups(name, rest, content[: header.length], header, path, limits)
+        head, rest = content[: header.length], joined(content[header.length :], file)
+        for group in block_groups(rest, header, PIECE_BYTES, limits):
+            yield _group_piece(name, head, header, group, path)
 
 
-class _Joined(io.RawIOBase):
-    """Bytes already read, then the rest of the file."""
-
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self._start = memoryview(start)
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._start:
-            return self._rest.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
-        size = min(len(buffer), len(self._start))
-        buffer[:size] = self._start[:size]
-        self._start = self._start[size:]
-        return size
-
-
-def _groups(
-    name: str, file: io.BufferedReader, head: bytes, header: Header, path: str | None, limits: Limits
-) -> Iterator[Source]:
-    """Blocks in groups of about `PIECE_BYTES`. A block that isn't whole ends the last group: the reader says why."""
-    offset, record = header.length, 0
-    group, records, whole = bytearray(), 0, True
-    while whole:
-        block, count, whole = _next_block(file, header, limits)
-        group += block
-        records += count
-        if len(group) >= PIECE_BYTES or (not whole and group):
-            origin = Origin(name, None, record, offset)
-            content = None if path else bytes(group)
-            yield Piece(origin, head, content, path or "", offset, len(group), records)
-            offset, record = offset + len(group), record + records
-            group, records = bytearray(), 0
-
-
-def _next_block(file: BinaryIO, header: Header, limits: Limits) -> tuple[bytes, int, bool]:
-    """A block's bytes and its count of records; and whether the container goes on behind it."""
-    numbers = _long(file)
-    start = numbers + _long(file)
-    try:
-        count, position = decode_long(start, 0)
-        size, _ = decode_long(start, position)
-    except (EOFError, ValueError):
-        return start, 0, False
-    if count < 0 or not 0 <= size <= limits.packet_bytes:
-        return start + file.read(limits.packet_bytes), 0, False
-    body = file.read(size + SYNC_BYTES)
-    whole = len(body) == size + SYNC_BYTES and body.endswith(header.sync)
-    return start + body, count, whole
-
-
-def _long(file: BinaryIO) -> bytes:
-    """The bytes of one Avro long."""
-    read = b""
-    while len(read) < MAX_BYTES:
-        byte = file.read(1)
-        read += byte
-        if not byte or byte[0] < 0x80:
-            break
-    return read
+def _group_piece(name: str, head: bytes, header: Header, group: BlockGroup, path: str | None) -> Piece:
+    origin = Origin(name, None, group.first_record, group.offset)
+    content = group.content if path is None else None
+    return Piece(origin, head, content, path or "", group.offset, len(group.content), group.records)

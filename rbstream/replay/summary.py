@@ -44,7 +44,6 @@ class Summary:
         self.rejected += result.rejected
         self.first_rejection = self.first_rejection or result.first_rejection
         self.histogram += result.histogram
-        self.device = self.device or result.device
 
     def judge(self, max_ratio: float, at_least: int) -> None:
         """Raises LimitError where more than `max_ratio` of at least so many alerts were rejected."""
@@ -64,10 +63,6 @@ class Summary:
             "passed": self.passed,
             "filtered": self.filtered,
             "rejected": dict(self.rejected.most_common()),
-            "outputs": [],
-            "scores": None,
-            "rejects": None,
-            "report": None,
             **self.files,
             "seconds": round(self.seconds, 3),
             "alerts_per_second": round(rate, 1),
@@ -92,13 +87,15 @@ class Summary:
         console.print(table)
         console.print(_histogram(self.histogram), highlight=False)
         if self.first_rejection:
-            console.print(f"first rejection: {self.first_rejection}", highlight=False, markup=False)
+            shown = f"first rejection: {self.first_rejection}"
+            console.print(shown, highlight=False, markup=False, soft_wrap=True)
         for name in ("outputs", "scores", "rejects", "report"):
             for path in np.atleast_1d(self.files.get(name) or []):
                 console.print(
                     f"{name.removesuffix('s') if name == 'outputs' else name}: {path}",
                     highlight=False,
                     markup=False,
+                    soft_wrap=True,
                 )
 
 

@@ -4,7 +4,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rbstream.errors import Rejection
 from rbstream.packet.alert import Origin, Rejected
@@ -34,7 +34,7 @@ class _Header(tarfile.TarInfo):
     """A header that refuses to take memory for what an attacker announces, and notices the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENDED and header.size > MAX_EXTENDED_HEADER_BYTES:
             raise tarfile.ReadError(f"an extended header of {header.size} bytes")
@@ -44,9 +44,35 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # a block of zeros: the archive's proper end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros: the archive's proper end
             tar.ended = True  # type: ignore[attr-defined]
             raise
+
+    def _refuse_sparse(self, *_: object) -> "_Header":
+        raise tarfile.ReadError("a sparse member, which can't be streamed")
+
+    # Four formats of it, each with a map that is as long as whoever wrote it likes.
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+class _Ending:
+    """A file that says so where it is read behind its end: tarfile would skip an announced petabyte in tiny steps."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        if not content and self._ended:
+            raise EOFError("the data end before what was announced")
+        self._ended = not content
+        return content
+
+
+class _Tar(tarfile.TarFile):
+    tarinfo = _Header
+    ended = False
 
 
 def members(
@@ -56,21 +82,26 @@ def members(
     at = 0
     end = os.fstat(file.fileno()).st_size if seekable else None
     try:
-        with tarfile.open(fileobj=file, mode="r:" if seekable else "r|", tarinfo=_Header) as tar:
-            tar.ended = False  # type: ignore[attr-defined]
+        opened: Any = file if seekable else _Ending(file)
+        with _Tar.open(fileobj=opened, mode="r:" if seekable else "r|") as tar:
             while (header := tar.next()) is not None:
-                tar.members.clear()  # tarfile keeps every header, which grows with the night
+                # tarfile keeps every header and attribute, which grow with the night.
+                tar.members.clear()  # type: ignore[attr-defined]
+                tar.pax_headers.clear()  # type: ignore[attr-defined]
+                if header.size < 0 or header.offset < at:
+                    raise tarfile.ReadError("a member of negative size")
                 at = header.offset
                 if end is not None and header.offset_data + header.size > end:
                     yield _broken(Origin(name, header.name, offset=at), "ends inside this member: cut short")
                     return
                 if header.isreg():
                     yield _member(tar, header, name, seekable, limits)
-            if not tar.ended:  # type: ignore[attr-defined]
+            if not tar.ended:
                 yield _broken(
                     Origin(name, offset=tar.offset), "ends without its end-of-archive block: cut short"
                 )
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
+        # tarfile calls itself for each attribute header in a row: a thousand of them are an attack.
         yield _broken(Origin(name, offset=at), f"breaks off behind the member at byte {at}: {error}")
 
 
@@ -79,16 +110,16 @@ def _member(
 ) -> Member | Rejected:
     if header.size > limits.packet_bytes:
         detail = f"member of {header.size} bytes; the limit is {limits.packet_bytes}"
-        return Rejected(Rejection("container", "too_large", detail), Origin(name, header.name), b"")
-    if header.issparse():
-        return _broken(
-            Origin(name, header.name, offset=header.offset), "has a sparse member, which can't be streamed"
-        )
+        origin = Origin(name, header.name, offset=header.offset)
+        return Rejected(Rejection("container", "too_large", detail), origin, b"")
     if seekable:
         return Member(header.name, header.offset_data, header.size, None)
     stream = tar.extractfile(header)
     assert stream is not None  # a regular member has one
-    return Member(header.name, header.offset_data, header.size, stream.read())
+    content = stream.read()
+    if len(content) < header.size:
+        raise tarfile.ReadError(f"{header.size - len(content)} bytes of {header.name} are missing")
+    return Member(header.name, header.offset_data, header.size, content)
 
 
 def _broken(origin: Origin, detail: str) -> Rejected:

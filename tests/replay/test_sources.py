@@ -1,0 +1,374 @@
+"""Paths to pieces: whatever the files look like, all records are found once, in order, in bounded memory."""
+
+import gzip
+import io
+import os
+import random
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from tiny import write_tar
+
+from rbstream.errors import UsageError
+from rbstream.packet.alert import Alert, Origin, Packet, Rejected
+from rbstream.packet.container import MAGIC, encode_block, encode_header, read_header
+from rbstream.packet.reader import PacketReader
+from rbstream.packet.survey import ZTF
+from rbstream.replay import sources
+from rbstream.replay.sources import Inputs, Piece, find_inputs, load
+from rbstream.settings import Limits
+
+CHANNELS = ("science", "template", "difference")
+
+
+def read(*names: Path | str, limits: Limits | None = None) -> list[Alert | Rejected]:
+    """Every record in some files."""
+    limits = limits or Limits()
+    reader = PacketReader(ZTF, CHANNELS, frozenset(), limits)
+    found: list[Alert | Rejected] = []
+    for source in Inputs([str(name) for name in names], limits):
+        loaded = load(source, limits)
+        found += [loaded] if isinstance(loaded, Rejected) else reader.read(loaded)
+    return found
+
+
+def candids(items: list[Alert | Rejected]) -> list[int]:
+    return [item.candid for item in items if isinstance(item, Alert)]
+
+
+def reasons(items: list[Alert | Rejected]) -> list[str]:
+    return [item.rejection.reason for item in items if isinstance(item, Rejected)]
+
+
+@pytest.fixture(scope="session")
+def expected(night: Path) -> list[int]:
+    return candids(read(night))
+
+
+@pytest.fixture(scope="session")
+def blocks(packets: list[bytes]) -> tuple[bytes, list[bytes]]:
+    """A header, and the night's records as blocks of one each."""
+    header = read_header(packets[0], Limits())
+    return packets[0][: header.length], [packet[header.length :] for packet in packets]
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the night a large container, to be cut in pieces."""
+    monkeypatch.setattr(sources, "PIECE_BYTES", 1 << 18)
+
+
+SMALL = Limits(schema_bytes=1 << 17)
+
+
+def members(packets: list[bytes]) -> list[tuple[str, bytes]]:
+    return [(f"night/{number:03}.avro", packet) for number, packet in enumerate(packets)]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("n.tar", "w"), ("n.tar.gz", "w:gz"), ("n.tgz", "w:gz")])
+def test_tars_give_their_members_in_order(
+    tmp_path: Path, packets: list[bytes], expected: list[int], name: str, mode: str
+) -> None:
+    items = read(write_tar(tmp_path / name, members(packets), mode))
+    assert candids(items) == expected
+    assert [item.origin.member for item in items] == [member for member, _ in members(packets)]
+
+
+@pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_of_every_format_with_long_names(
+    tmp_path: Path, packets: list[bytes], expected: list[int], format_: int
+) -> None:
+    folder = "/".join(["a" * 60] * (2 if format_ == tarfile.USTAR_FORMAT else 5))
+    with tarfile.open(tmp_path / "n.tar", "w", format=format_) as tar:
+        for number, packet in enumerate(packets[:3]):
+            header = tarfile.TarInfo(f"{folder}/{number}.avro")
+            header.size = len(packet)
+            tar.addfile(header, io.BytesIO(packet))
+            tar.addfile(tarfile.TarInfo(f"folder{number}"))
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+            tar.addfile(link)
+    items = read(tmp_path / "n.tar")
+    assert candids(items) == expected[:3]
+    assert items[0].origin.member == f"{folder}/0.avro"
+
+
+def test_a_large_container_is_cut_into_pieces_that_lose_nothing(
+    night: Path, expected: list[int], large: None, tmp_path: Path
+) -> None:
+    assert sum(1 for _ in Inputs([str(night)], SMALL)) > 5
+    items = read(night, limits=SMALL)
+    assert candids(items) == expected
+    assert [item.origin.record for item in items] == list(range(60))
+    zipped = tmp_path / "night.avro.gz"
+    zipped.write_bytes(gzip.compress(night.read_bytes(), 1))
+    assert candids(read(zipped, limits=SMALL)) == expected
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_stands_before_a_bad_sync_marker_stands(
+    tmp_path: Path,
+    blocks: tuple[bytes, list[bytes]],
+    expected: list[int],
+    cut: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head, records = blocks
+    broken = [*records[:30], records[30][:-1] + b"?", *records[31:]]
+    path = tmp_path / "broken.avro"
+    path.write_bytes(head + b"".join(broken))
+    if cut:
+        monkeypatch.setattr(sources, "PIECE_BYTES", 1 << 18)
+    items = read(path, limits=SMALL if cut else Limits())
+    assert candids(items) == expected[:30]
+    assert reasons(items) == ["sync"]
+    last = items[-1]
+    assert isinstance(last, Rejected)
+    offset = len(head) + sum(map(len, records[:30]))
+    assert last.origin == Origin(str(path), None, 30, offset)
+    assert last.packet == head + b"".join(broken[30:])
+
+
+def test_a_container_cut_short_anywhere_gives_what_is_whole(
+    tmp_path: Path, blocks: tuple[bytes, list[bytes]], expected: list[int], large: None
+) -> None:
+    head, records = blocks
+    whole, path = head + b"".join(records), tmp_path / "cut.avro"
+    ends = [len(head)]
+    for record in records:
+        ends.append(ends[-1] + len(record))
+    chance = random.Random(2)
+    for size in [*(chance.randrange(len(whole)) for _ in range(40)), ends[20], ends[20] + 1, ends[21] - 1]:
+        path.write_bytes(whole[:size])
+        items = read(path, limits=SMALL)
+        complete = sum(end <= size for end in ends[1:])
+        assert candids(items) == expected[:complete]
+        assert len(items) == complete + (size not in ends)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_tar_cut_short_anywhere_gives_what_is_whole_and_one_rejection(
+    tmp_path: Path, packets: list[bytes], expected: list[int], zipped: bool
+) -> None:
+    path = write_tar(tmp_path / "n.tar", members(packets)[:20])
+    with tarfile.open(path) as tar:
+        ends = [member.offset_data + -(-member.size // 512) * 512 for member in tar]
+    whole, chance = path.read_bytes(), random.Random(3)
+    for size in [*(chance.randrange(600, ends[-1]) for _ in range(25)), ends[4], ends[4] + 512, ends[-1]]:
+        # Stored, so that as much comes out as goes in.
+        path.write_bytes(gzip.compress(whole, 0)[:size] if zipped else whole[:size])
+        items = read(path)
+        complete = len(candids(items))
+        assert candids(items) == expected[:complete]
+        assert reasons(items) == ["tar"]
+        read_whole = sum(end <= size for end in ends)
+        assert read_whole - zipped <= complete <= read_whole
+
+
+def test_damage_in_a_gzip_spares_what_stands_before_it(
+    tmp_path: Path, packets: list[bytes], expected: list[int]
+) -> None:
+    path = write_tar(tmp_path / "n.tgz", members(packets), "w:gz")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 50] = bytes(50)
+    path.write_bytes(damaged)
+    items = read(path)
+    assert candids(items)[:20] == expected[:20]
+    assert reasons(items)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"), (b"x", "not_avro"), (b"\x1f\x8b", "gzip"), (b"\x1f\x8bgarbage", "gzip"), (MAGIC, "truncated"),
+        (gzip.compress(b"")[:-1], "gzip"), (gzip.compress(b"x"), "not_avro"), (gzip.compress(b""), "empty"),
+        (gzip.compress(gzip.compress(MAGIC)), "not_avro"), (os.urandom(5000), "not_avro"),
+    ],
+)  # fmt: skip
+def test_what_is_no_packet_is_one_rejection(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "x.avro").write_bytes(content)
+    assert reason in reasons(read(tmp_path / "x.avro"))
+    assert candids(read(tmp_path / "x.avro")) == []
+
+
+def test_a_tar_without_members_and_a_container_without_records_hold_nothing(
+    tmp_path: Path, blocks: tuple[bytes, list[bytes]]
+) -> None:
+    (tmp_path / "head.avro").write_bytes(blocks[0])
+    for mode in ("w", "w:gz"):
+        assert read(write_tar(tmp_path / "empty.tar", [], mode), tmp_path / "head.avro") == []
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, **more: object) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(*texts: bytes) -> bytes:
+    record = b""
+    for text in texts:
+        size = len(text) + 3
+        while len(str(size)) + len(text) + 1 != size:
+            size = len(str(size)) + len(text) + 1
+        record += str(size).encode() + b" " + text
+    return header("pax", len(record), tarfile.XHDTYPE) + record.ljust(-(-len(record) // 512) * 512, b"\0")
+
+
+def sparse_map(numbers: int) -> bytes:
+    content = b"%d\n" % numbers + b"1\n" * 2 * numbers
+    padded = content.ljust(-(-len(content) // 512) * 512, b"\0")
+    attributes = b"GNU.sparse.major=1\n", b"GNU.sparse.minor=0\n", b"GNU.sparse.realsize=9\n"
+    return pax(*attributes) + header("s", len(padded)) + padded
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        header("pax", 1 << 40, tarfile.XHDTYPE),
+        header("pax", 100 << 20, tarfile.XHDTYPE) + bytes(1 << 20),
+        pax(b"comment=x\n") * 3000 + header("a.avro", 0),
+        pax(b"size=-512\n") + header("a.avro", 512) + bytes(512),
+        pax(b"size=99999999999999999999\n") + header("a.avro", 512) + bytes(512),
+        header("a.avro", -1024),
+        header("a.avro", 1 << 50),
+        header("long", 1 << 33, tarfile.GNUTYPE_LONGNAME),
+        header("sparse", 1 << 33, tarfile.GNUTYPE_SPARSE),
+        sparse_map(1_000_000),
+        header("a.avro", 4)[:-1] + b"x",
+    ],
+)
+def test_hostile_tars_take_no_memory_and_are_rejected(
+    tmp_path: Path, packets: list[bytes], hostile: bytes, zipped: bool
+) -> None:
+    good = write_tar(tmp_path / "n.tar", members(packets)[:1]).read_bytes()
+    at = 512 + -(-len(packets[0]) // 512) * 512
+    content = good[:at] + hostile + good
+    (tmp_path / "n.tar").write_bytes(gzip.compress(content) if zipped else content)
+    tracemalloc.start()
+    items = read(tmp_path / "n.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 << 20
+    assert len(candids(items)) in (1, 2)
+    assert set(reasons(items)) <= {"tar", "too_large", "empty"}
+    assert reasons(items)
+
+
+def test_attributes_of_a_tar_do_not_gather(tmp_path: Path) -> None:
+    record = b"60000 " + b"k%06d=" + b"v" * 59985 + b"\n"
+    with (tmp_path / "n.tar").open("wb") as file:
+        for number in range(300):
+            text = record % number
+            file.write(
+                header("g", len(text), tarfile.XGLTYPE) + text.ljust(-(-len(text) // 512) * 512, b"\0")
+            )
+            file.write(header(f"{number}", 0))
+        file.write(bytes(1024))
+    tracemalloc.start()
+    items = read(tmp_path / "n.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reasons(items) == ["empty"] * 300
+    assert peak < 5 << 20
+
+
+@pytest.mark.parametrize("name", ["bomb.avro", "bomb.tar.gz"])
+def test_a_gzip_bomb_is_one_rejection_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    size = 200 << 20
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
+        file.write(header("a.avro", size) if "tar" in name else b"bomb")
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+        file.write(bytes(1024))
+    (tmp_path / name).write_bytes(packed.getvalue())
+    tracemalloc.start()
+    items = read(tmp_path / name, limits=Limits(packet_bytes=1 << 20))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reasons(items) == ["too_large" if "tar" in name else "not_avro"]
+    assert peak < 20 << 20
+
+
+def test_a_member_over_the_limit_is_rejected_and_the_next_one_read(
+    tmp_path: Path, packets: list[bytes], expected: list[int]
+) -> None:
+    limits = Limits(packet_bytes=1 << 17)
+    path = write_tar(tmp_path / "n.tar", [("big", bytes(1 << 18)), ("a", packets[0])])
+    for mode in ("w", "w:gz"):
+        path = write_tar(tmp_path / "n.tar", [("big", bytes(1 << 18)), ("a", packets[0])], mode)
+        items = read(path, limits=limits)
+        assert reasons(items) == ["too_large"]
+        assert candids(items) == expected[:1]
+
+
+def test_a_block_over_the_limit_ends_a_large_container(
+    tmp_path: Path, blocks: tuple[bytes, list[bytes]], expected: list[int], large: None
+) -> None:
+    head, records = blocks
+    sync = head[-16:]
+    big = encode_block([bytes(1 << 19)], sync)
+    (tmp_path / "x.avro").write_bytes(head + b"".join(records[:20]) + big + b"".join(records[20:]))
+    items = read(tmp_path / "x.avro", limits=SMALL.model_copy(update={"packet_bytes": 1 << 18}))
+    assert candids(items) == expected[:20]
+    assert reasons(items) == ["too_large"]
+
+
+def test_a_schema_over_the_limit_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "x.avro").write_bytes(encode_header(b" " * (2 << 20), bytes(16)))
+    assert reasons(read(tmp_path / "x.avro")) == ["too_large"]
+
+
+def test_folders_and_globs_give_nights_sorted_without_hidden_files(tmp_path: Path) -> None:
+    for name in (
+        "b.avro",
+        "a.tar",
+        "c.tgz",
+        "d.tar.gz",
+        "sub/e.AVRO",
+        ".hidden.avro",
+        ".part/x.avro",
+        "note.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    shown = [str(Path(name).relative_to(tmp_path)) for name in find_inputs([str(tmp_path)])]
+    assert shown == ["a.tar", "b.avro", "c.tgz", "d.tar.gz", "sub/e.AVRO"]
+    assert find_inputs([f"{tmp_path}/*.t[ag]*", "-"]) == [
+        *(str(tmp_path / x) for x in ("a.tar", "c.tgz", "d.tar.gz")),
+        "-",
+    ]
+    assert [Path(name).name for name in find_inputs([f"{tmp_path}/**/*.AVRO"])] == ["e.AVRO"]
+
+
+def test_a_name_with_the_letters_of_a_glob_is_a_name_first(tmp_path: Path) -> None:
+    (tmp_path / "night[1].avro").write_bytes(b"x")
+    assert find_inputs([str(tmp_path / "night[1].avro")]) == [str(tmp_path / "night[1].avro")]
+
+
+@pytest.mark.parametrize("path", ["absent.avro", "*.avro", "empty"])
+def test_a_path_to_nothing_is_wrong_usage(tmp_path: Path, path: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no such file|no file in it"):
+        find_inputs([str(tmp_path / path)])
+
+
+def test_a_file_that_is_gone_or_cannot_be_read_is_one_rejection(tmp_path: Path, night: Path) -> None:
+    (tmp_path / "dangling.avro").symlink_to(tmp_path / "absent")
+    items = read(tmp_path / "gone.avro", *find_inputs([str(tmp_path / "dangling.avro")]), tmp_path, night)
+    assert reasons(items) == ["unreadable"] * 3
+    assert len(candids(items)) == 60
+
+
+def test_a_piece_whose_file_is_gone_is_one_rejection(tmp_path: Path) -> None:
+    piece = Piece(Origin("gone.tar", "a"), path=str(tmp_path / "gone.tar"), length=10)
+    loaded = load(piece, Limits())
+    assert isinstance(loaded, Rejected)
+    assert loaded.rejection.reason == "unreadable"
+    assert not isinstance(loaded, Packet)
