@@ -110,9 +110,13 @@ def _direct_shape(header: bytes) -> tuple[int, int] | None:
         return None
     if not all(_PLAIN_KEYWORD.fullmatch(keyword) for keyword in others):
         return None
-    if any(card[8:10] != "= " for card in cards[:5]):
+    # EXTEND says nothing about the image, but astropy refuses what it can't parse there.
+    needed = [*cards[:5], *(card for card in cards[5:end] if card.startswith("EXTEND  "))]
+    if any(card[8:10] != "= " for card in needed):
         return None
-    simple, bitpix, naxis, width, height = (card[10:].split("/")[0].strip(" ") for card in cards[:5])
+    simple, bitpix, naxis, width, height, *extend = (card[10:].split("/")[0].strip(" ") for card in needed)
+    if not set(extend) <= {"T", "F"}:
+        return None
     if (simple, bitpix, naxis) != ("T", "-32", "2") or not (width.isdigit() and height.isdigit()):
         return None
     return int(height), int(width)
@@ -137,11 +141,12 @@ def _astropy(fits: bytes, limits: Limits) -> NDArray[np.float32]:
         try:
             with astropy_fits.open(io.BytesIO(fits), ignore_missing_simple=True, memmap=False) as hdus:
                 primary = hdus[0]
-                _check_side(_declared_shape(primary.header), limits)
-                image: Any = primary.data
-                if image is None:
+                shape = _declared_shape(primary.header)
+                _check_side(shape, limits)
+                image: NDArray[np.float32] = np.asarray(primary.data, np.float32)
+                if image.shape != shape:  # bytes as they are, where SIMPLE is F
                     raise Rejection(STAGE, "cutout_fits", "cutout's FITS has no primary image")
-                return np.asarray(image, np.float32)
+                return image
         except (Rejection, MemoryError):
             raise
         except Exception as error:  # astropy raises many kinds on bad bytes: all mean that this is no image
