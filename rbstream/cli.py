@@ -165,13 +165,15 @@ def _add_simulate(commands: Any) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> int:
+    from rbstream.progress import Progress
     from rbstream.simulate import simulate_night, truth_path
 
     if options.alerts < 1 or options.seed < 0:
         raise UsageError(
             f"--alerts {options.alerts} --seed {options.seed}: at least 1 alert and a seed of at least 0"
         )
-    kinds = simulate_night(options.path, options.alerts, options.seed)
+    with Progress("simulating", options.alerts) as progress:
+        kinds = simulate_night(options.path, options.alerts, options.seed, lambda n: progress.show(n, n))
     console = Console()
     listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
     shown = f"{options.path}: {sum(kinds.values()):,} alerts: {listed}", f"truth: {truth_path(options.path)}"

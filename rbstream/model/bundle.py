@@ -149,9 +149,7 @@ def weights_sha256(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in module.state_dict().items():
         digest.update(json.dumps([name, str(weight.dtype), list(weight.shape)]).encode())
-        digest.update(
-            weight.contiguous().cpu().view(torch.uint8).numpy().tobytes() if weight.numel() else b""
-        )
+        digest.update(weight.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from typing import BinaryIO, cast
 
 from rbstream.errors import RbstreamError
@@ -76,7 +77,7 @@ def run_in_processes(work: Work, chunks: Chunks, jobs: int) -> Results:
         workers.finish()
         for number in waiting:
             yield from workers.result(number)
-        for index in range(jobs):
+        for index in range(workers.started):
             yield from workers.result(index)
 
 
@@ -100,39 +101,48 @@ class _Workers:
     """The parent's side: processes, a pipe to each, and a spool for each chunk that is under way."""
 
     def __init__(self, work: Work, jobs: int) -> None:
-        context = multiprocessing.get_context("fork")  # inherits the spools; nothing here has threads yet
+        self._work = work
+        self._jobs = jobs
         self._spools = [_spool() for _ in range(jobs * CHUNKS_AHEAD)]
         self._pipes: list[Connection] = []
-        self._processes = []
-        for index in range(jobs):
-            ours, theirs = context.Pipe()
-            # Each child closes the ends that are not its own: where the parent dies, the children see it.
-            others = [*self._pipes, ours]
-            process = context.Process(
-                target=_work, args=(work, index == 0, theirs, others, self._spools[index::jobs]), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        self._processes: list[ForkProcess] = []
+
+    @property
+    def started(self) -> int:
+        """How many processes there are: no more than chunks, as each takes a second and 300 MB to import torch."""
+        return len(self._processes)
 
     def deal(self, number: int, chunk: list[Source]) -> None:
         """Hand a chunk to the worker whose turn it is."""
+        if number < self._jobs:
+            self._start(number)
         self._send(number, chunk)
+
+    def _start(self, index: int) -> None:
+        context = multiprocessing.get_context("fork")  # inherits the spools; nothing here has threads
+        ours, theirs = context.Pipe()
+        # Each child closes the ends that are not its own: where the parent dies, the children see it.
+        others = [*self._pipes, ours]
+        spools = self._spools[index :: self._jobs]
+        process = context.Process(target=_work, args=(self._work, index == 0, theirs, others, spools), daemon=True)
+        process.start()
+        theirs.close()
+        self._pipes.append(ours)
+        self._processes.append(process)
 
     def finish(self) -> None:
         """Tell all workers that no chunk follows."""
-        for index in range(len(self._pipes)):
+        for index in range(self.started):
             self._send(index, None)
 
     def _send(self, number: int, chunk: list[Source] | None) -> None:
         # A worker that failed has closed its end; why it did is in the result that is read next.
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._pipes[number % len(self._pipes)].send(chunk)
+            self._pipes[number % self._jobs].send(chunk)
 
     def result(self, number: int) -> Results:
         """The result of a chunk; its payload is good until the caller goes on."""
-        index = number % len(self._pipes)
+        index = number % self._jobs
         try:
             result, size = self._pipes[index].recv()
         except (EOFError, OSError) as error:  # OSError: it died while it sent

@@ -17,10 +17,10 @@ from rbstream.filter import Filter, compile_where, ztf_fields
 from rbstream.model.manifest import Bundle, read_bundle
 from rbstream.packet.survey import survey_named
 from rbstream.pipeline import Scorer
+from rbstream.progress import Progress
 from rbstream.replay.chunk import ChunkResult, Wanted, cut_chunks
 from rbstream.replay.jobs import Results, Work, run_here, run_in_processes
 from rbstream.replay.outputs import Output, PartFile, open_output, spare_inputs
-from rbstream.replay.progress import Progress
 from rbstream.replay.rejects import rejects_header
 from rbstream.replay.scores import Scores, open_scores
 from rbstream.replay.sources import Inputs, Source, find_inputs
@@ -74,8 +74,8 @@ def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | 
     report = ReportData(passes.threshold) if request.report else None
     with ExitStack() as stack:
         files = _Files(request, names, stack)
-        progress = stack.enter_context(Progress(inputs))
-        limit = _collect(results, summary, report, files, progress, gate)
+        progress = stack.enter_context(Progress("replaying", inputs.total))
+        limit = _collect(results, summary, report, files, progress, inputs, gate)
         summary.seconds = time.monotonic() - clock
         if report is not None and request.report is not None:
             _write_report(request.report, report, summary, request.paths, started)
@@ -106,6 +106,7 @@ def _collect(
     report: ReportData | None,
     files: "_Files",
     progress: Progress,
+    inputs: Inputs,
     gate: "_Gate",
 ) -> LimitError | None:
     """Write results as they come, until there are no more or too many alerts were rejected."""
@@ -118,7 +119,7 @@ def _collect(
             if limit is None:
                 summary.add(result)
                 files.write(result, payload)
-                progress.show(summary)
+                progress.show(summary.received, inputs.position, **summary.verdicts())
                 limit = _judged(summary, gate.max_ratio, JUDGED_WHILE_RUNNING)
                 gate.open = limit is None
     return limit

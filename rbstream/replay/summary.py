@@ -37,6 +37,10 @@ class Summary:
         """Alerts that came in, each with one verdict."""
         return self.passed + self.filtered + self.rejected.total()
 
+    def verdicts(self) -> dict[str, int]:
+        """How many alerts got each verdict."""
+        return {"passed": self.passed, "filtered": self.filtered, "rejected": self.rejected.total()}
+
     def add(self, result: ChunkResult) -> None:
         """Count a chunk."""
         self.passed += result.counts["passed"]
