@@ -1,5 +1,6 @@
 """Files that are whole or not there: written under a temporary name, renamed when complete."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,13 +19,21 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are not there. Raises OSError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # "File exists" would tell nobody that a folder was wanted
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, that takes its final name only if the block ends well. Raises OutputError."""
     path = Path(path)
     part = temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with part.open("wb") as file:
             yield file
             file.flush()

@@ -138,17 +138,13 @@ def _annotated(result: ChunkResult, outcome: Outcome, alert: Alert, version: str
 
 def _row(outcome: Outcome, alert: Alert, version: str) -> Row:
     scores = alert.drb_upstream, outcome.drb, version
-    return Row(
-        alert.candid, alert.object_id, *scores, outcome.verdict, alert.origin.name, alert.origin.record
-    )
+    return Row(alert.candid, alert.object_id, *scores, outcome.verdict, alert.origin.name, alert.origin.record)
 
 
 def _reject(result: ChunkResult, item: Rejected, wanted: Wanted, report: ReportData | None) -> None:
     rejection, origin = item.rejection, item.origin
     result.rejected[rejection.reason] += 1
-    result.first_rejection = (
-        result.first_rejection or f"{origin.label}: {rejection.reason}: {rejection.detail}"
-    )
+    result.first_rejection = result.first_rejection or f"{origin.label}: {rejection.reason}: {rejection.detail}"
     if wanted.rejects:
         result.rejects.append(encode_reject(item))
     if wanted.scores:

@@ -154,9 +154,7 @@ class _Workers:
         if not size:
             yield result, memoryview(b"")
             return
-        with mmap.mmap(
-            self._spools[number % len(self._spools)].fileno(), size, prot=mmap.PROT_READ
-        ) as mapped:
+        with mmap.mmap(self._spools[number % len(self._spools)].fileno(), size, prot=mmap.PROT_READ) as mapped:
             view = memoryview(mapped)
             try:
                 yield result, view
@@ -174,9 +172,7 @@ class _Workers:
             spool.close()
 
 
-def _work(
-    work: Work, first: bool, pipe: Connection, others: list[Connection], spools: list[BinaryIO]
-) -> None:
+def _work(work: Work, first: bool, pipe: Connection, others: list[Connection], spools: list[BinaryIO]) -> None:
     """A worker process: chunks from the pipe, results into it, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to clean up here

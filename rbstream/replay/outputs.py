@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, BinaryIO, Protocol, TypeVar
 
 from rbstream.errors import UsageError
-from rbstream.output import OutputError, temporary
+from rbstream.output import OutputError, make_folder, temporary
 from rbstream.packet.alert import Origin
 from rbstream.packet.container import encode_header
 from rbstream.replay.chunk import ChunkResult, Segment
@@ -51,13 +51,9 @@ def spare_inputs(outputs: dict[str, str], inputs: list[str]) -> None:
         target = Path(path).resolve()
         if flag == "-o" and (path.endswith("/") or target.is_dir()):
             if any(target == name.parent for name in taken):
-                raise UsageError(
-                    f"-o {path}: inputs lie in it, and would be overwritten; give another folder"
-                )
+                raise UsageError(f"-o {path}: inputs lie in it, and would be overwritten; give another folder")
         elif target in taken:
-            raise UsageError(
-                f"{flag} {path}: that {taken[target]}, and would be overwritten; give another name"
-            )
+            raise UsageError(f"{flag} {path}: that {taken[target]}, and would be overwritten; give another name")
         elif target.is_dir():
             raise UsageError(f"{flag} {path}: that is a folder; give a file's name")
         taken[target] = f"is what {flag} names"
@@ -70,7 +66,7 @@ class PartFile:
         self.path = path
         self._part = temporary(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._file: BinaryIO = self._part.open("wb", buffering=0)
         except OSError as error:
             raise OutputError(f"{path}: can't be written: {error.strerror}") from error
@@ -151,7 +147,7 @@ class FolderOutput:
         self._written: list[str] = []
         self._file: PartFile | None = None
         try:
-            self._hidden.mkdir(parents=True)
+            make_folder(self._hidden)
         except OSError as error:
             raise OutputError(f"{folder}: can't be written: {error.strerror}") from error
 

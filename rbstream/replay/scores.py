@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,9 +77,9 @@ class ParquetScores:
             "record": pa.int64(),
         }
         self._schema = pa.schema([(name, types.get(name, pa.string())) for name in Row._fields])
-        self._part = PartFile(path)
+        self._sink = _Sink(PartFile(path))
         self._rows: list[Row] = []
-        self._writer = pq.ParquetWriter(pa.PythonFile(_Sink(self._part), mode="w"), self._schema)
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), self._schema)
 
     def write(self, rows: list[Row]) -> None:
         self._rows += rows
@@ -89,26 +90,27 @@ class ParquetScores:
         import pyarrow as pa
 
         columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in Row._fields)
-        arrays = [
-            pa.array(_utf8(column), field.type) for column, field in zip(columns, self._schema, strict=True)
-        ]
+        arrays = [pa.array(_utf8(column), field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []
 
     def commit(self) -> str:
         self._flush()
         self._writer.close()
-        return self._part.commit()
+        return self._sink.part.commit()
 
     def discard(self) -> None:
-        self._part.discard()
+        # A writer closes itself when it is collected, and would complain on standard error that it can't write.
+        self._sink.discarded = True
+        with suppress(Exception):
+            self._writer.close()
+        self._sink.part.discard()
 
 
 def _utf8(values: Any) -> list[Any]:
     """File names may hold bytes that are no UTF-8; tables may not."""
     return [
-        x.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(x, str) else x
-        for x in values
+        x.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(x, str) else x for x in values
     ]
 
 
@@ -116,7 +118,8 @@ class _Sink(io.RawIOBase):
     """A part file as pyarrow wants it."""
 
     def __init__(self, part: PartFile) -> None:
-        self._part = part
+        self.part = part
+        self.discarded = False
         self._position = 0
 
     def writable(self) -> bool:
@@ -126,6 +129,7 @@ class _Sink(io.RawIOBase):
         return self._position
 
     def write(self, data: Any) -> int:
-        self._part.write(bytes(data))
+        if not self.discarded:
+            self.part.write(bytes(data))
         self._position += len(data)
         return len(data)

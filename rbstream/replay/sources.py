@@ -125,9 +125,7 @@ def _file_size(name: str) -> int:
 
 
 def _unreadable(origin: Origin, error: OSError) -> Rejected:
-    return Rejected(
-        Rejection("container", "unreadable", f"can't be read: {error.strerror or error}"), origin, b""
-    )
+    return Rejected(Rejection("container", "unreadable", f"can't be read: {error.strerror or error}"), origin, b"")
 
 
 def load(source: Source, limits: Limits) -> Packet | Rejected:

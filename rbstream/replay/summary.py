@@ -82,9 +82,7 @@ class Summary:
         table.add_column(justify="right")
         table.add_column()
         table.add_row("in", f"{self.received:,}", f"{self.received / max(self.seconds, 1e-9):,.0f} alerts/s")
-        table.add_row(
-            "passed", f"{self.passed:,}", f"drb >= {self.about['threshold']:g}{_and(self.about['where'])}"
-        )
+        table.add_row("passed", f"{self.passed:,}", f"drb >= {self.about['threshold']:g}{_and(self.about['where'])}")
         table.add_row("filtered", f"{self.filtered:,}", "")
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.rejected.most_common())
         table.add_row("rejected", f"{self.rejected.total():,}", reasons)

@@ -75,9 +75,7 @@ class _Tar(tarfile.TarFile):
     ended = False
 
 
-def members(
-    file: io.BufferedReader, name: str, seekable: bool, limits: Limits
-) -> Iterator[Member | Rejected]:
+def members(file: io.BufferedReader, name: str, seekable: bool, limits: Limits) -> Iterator[Member | Rejected]:
     """The regular members in order; and a rejection where one is too large or the tar breaks off."""
     at = 0
     end = os.fstat(file.fileno()).st_size if seekable else None
@@ -97,9 +95,7 @@ def members(
                 if header.isreg():
                     yield _member(tar, header, name, seekable, limits)
             if not tar.ended:
-                yield _broken(
-                    Origin(name, offset=tar.offset), "ends without its end-of-archive block: cut short"
-                )
+                yield _broken(Origin(name, offset=tar.offset), "ends without its end-of-archive block: cut short")
     except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
         # tarfile calls itself for each attribute header in a row: a thousand of them are an attack.
         yield _broken(Origin(name, offset=at), f"breaks off behind the member at byte {at}: {error}")
