@@ -5,7 +5,7 @@ import sys
 
 # glibc's names for what can be set (malloc.h), and values that the pipeline's buffers stay under: activations of a
 # batch take 8 MB at most, and 32 MiB is the largest threshold that glibc takes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MMAP_THRESHOLD_BYTES = 32 << 20
 _TRIM_THRESHOLD_BYTES = 256 << 20
 
@@ -21,3 +21,4 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
             mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+            mallopt(_M_ARENA_MAX, 1)  # what one thread frees another takes; two arenas would both keep their peak
