@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         status = ExitStatus.FAILED
         _complain(f"standard output can't be written: {error.strerror}")
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # Python flushes it once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
         _complain("interrupted; nothing half-written was kept")
@@ -49,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True).print(
-        f"rbstream: {message}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    Console(stderr=True).print(f"rbstream: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_: str
-) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_)
     command.set_defaults(run=run)
     return command
@@ -105,29 +99,23 @@ def _settings(options: argparse.Namespace) -> Settings:
     for item in options.set:
         name, equals, value = item.partition("=")
         if not equals or "." not in name:
-            raise UsageError(
-                f"--set {item}: expected NAME=VALUE with a dotted name, e.g. limits.cutout_side=256"
-            )
+            raise UsageError(f"--set {item}: expected NAME=VALUE with a dotted name, e.g. limits.cutout_side=256")
         given[name] = value
     return load_settings(given)
 
 
 def _add_replay(commands: Any) -> None:
-    command = _command(
-        commands, "replay", _replay, "Score packets in files; write the annotated ones that pass."
-    )
+    command = _command(commands, "replay", _replay, "Score packets in files; write the annotated ones that pass.")
     command.add_argument(
         "paths", nargs="+", metavar="PATH",
-        help="Avro files, nights as .tar, .tar.gz or .tgz, rejects files, folders or globs of them; - is standard input",
+        help="Avro files, nights as .tar, .tar.gz or .tgz, rejects files, folders, globs; - is standard input",
     )  # fmt: skip
     command.add_argument(
         "-o", "--output", metavar="PATH",
         help="Annotated packets: a container (each further schema in .2.avro, ...); DIR/ or .tar: a file an input",
     )  # fmt: skip
     command.add_argument("--scores", metavar="FILE", help="Table of all scores, .csv or .parquet")
-    command.add_argument(
-        "--rejects", metavar="FILE", help="Packets that can't be scored, to be replayed when mended"
-    )
+    command.add_argument("--rejects", metavar="FILE", help="Packets that can't be scored, to be replayed when mended")
     command.add_argument("--report", metavar="FILE", help="The night on a page, .html")
     command.add_argument("--json", action="store_true", help="Print the summary as JSON, and nothing else")
     _add_model_settings(command)
@@ -159,9 +147,7 @@ def _add_simulate(commands: Any) -> None:
     )
     command.add_argument("path", metavar="NIGHT.avro", type=Path)
     command.add_argument("--alerts", type=int, default=1000, metavar="N", help="How many (default: 1000)")
-    command.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="The same seed, the same bytes (default: 0)"
-    )
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="The same seed, the same bytes (default: 0)")
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -169,9 +155,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from rbstream.simulate import simulate_night, truth_path
 
     if options.alerts < 1 or options.seed < 0:
-        raise UsageError(
-            f"--alerts {options.alerts} --seed {options.seed}: at least 1 alert and a seed of at least 0"
-        )
+        raise UsageError(f"--alerts {options.alerts} --seed {options.seed}: at least 1 alert and a seed of at least 0")
     with Progress("simulating", options.alerts) as progress:
         kinds = simulate_night(options.path, options.alerts, options.seed, lambda n: progress.show(n, n))
     console = Console()
@@ -184,21 +168,15 @@ def _simulate(options: argparse.Namespace) -> int:
 def _add_model(commands: Any) -> None:
     command = commands.add_parser("model", help="Look at, verify and import model bundles.")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
-    info = _command(
-        actions, "info", _model_info, "Print what a bundle says of itself, without running its code."
-    )
-    verify = _command(
-        actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device."
-    )
+    info = _command(actions, "info", _model_info, "Print what a bundle says of itself, without running its code.")
+    verify = _command(actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device.")
     for each in (info, verify):
         each.add_argument("bundle", metavar="BUNDLE")
         each.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
         _setting(each, "--sha256", "model.sha256", metavar="HEX")
     _setting(verify, "--device", "model.device", metavar="DEVICE")
     _setting(verify, "--precision", "model.precision", metavar="float32|bfloat16")
-    import_ = _command(
-        actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle."
-    )
+    import_ = _command(actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle.")
     import_.add_argument("source", metavar="NETWORK.h5")
     import_.add_argument(
         "--normalize",
@@ -207,9 +185,7 @@ def _add_model(commands: Any) -> None:
         help="Normalisation that the network was trained on",
     )
     import_.add_argument("-o", "--output", required=True, metavar="BUNDLE.pt", help="Bundle to write")
-    import_.add_argument(
-        "--name-version", metavar="VERSION", help="Written as drbversion (default: the file's name)"
-    )
+    import_.add_argument("--name-version", metavar="VERSION", help="Written as drbversion (default: the file's name)")
 
 
 def _model_settings(options: argparse.Namespace) -> Settings:
@@ -269,9 +245,7 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    command = _command(
-        commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run."
-    )
+    command = _command(commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run.")
     command.add_argument("paths", nargs="+", metavar="PATH")
     command.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
     _add_model_settings(command)

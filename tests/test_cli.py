@@ -5,11 +5,32 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tiny import RBSTREAM, environment, rbstream, records, write_tar, write_tiny
+
+from rbstream.cli import main
+
+Here = Callable[..., tuple[object, str, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Here]:
+    """Calls the command in this process and an empty folder: its status, standard output and error."""
+
+    def call(*arguments: str) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code, *capsys.readouterr()
+
+    for name in [name for name in os.environ if name.startswith("RBSTREAM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -25,9 +46,9 @@ def processes(mark: str) -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and mark in (folder / "cmdline").read_text():
-                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-                    found.append(int(folder.name))
+            ours = folder.name.isdigit() and mark in (folder / "cmdline").read_text()
+            if ours and (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                found.append(int(folder.name))
         except OSError:
             pass
     return found
@@ -208,10 +229,10 @@ def test_standard_output_that_cannot_be_written_is_told(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["", "replay", "simulate", "bench", "model", "model info", "model verify", "model import"]
 )
-def test_every_command_helps(command: str) -> None:
-    done = rbstream(*command.split(), "--help")
-    assert done.returncode == 0
-    assert "usage: rbstream" in done.stdout
+def test_every_command_helps(here: Here, command: str) -> None:
+    status, out, _ = here(*command.split(), "--help")
+    assert status == 0
+    assert "usage: rbstream" in out
 
 
 @pytest.mark.parametrize(
@@ -221,7 +242,8 @@ def test_every_command_helps(command: str) -> None:
         ("replay NIGHT --frob", "unrecognized arguments: --frob"), ("replay absent.avro", "no such file or folder"),
         ("replay NIGHT --jobs 0", "replay.jobs"), ("replay NIGHT --threshold 2", "filter.threshold"),
         ("replay NIGHT --device gpu", "model.device"), ("replay NIGHT --precision half", "model.precision"),
-        ("replay NIGHT --set cutout_side=3", "expected NAME=VALUE"), ("replay NIGHT --set limits.cutout_side", "expected"),
+        ("replay NIGHT --set cutout_side=3", "expected NAME=VALUE"),
+        ("replay NIGHT --set limits.cutout_side", "expected"),
         ("replay NIGHT --set limits.cutout_sied=3", "nearest is limits.cutout_side"),
         ("replay NIGHT --set limits.cutout_side=x", "limits.cutout_side"),
         ("replay NIGHT --where magspf<19", "magpsf"), ("replay NIGHT --where magpsf<", "ends too early"),
@@ -229,11 +251,11 @@ def test_every_command_helps(command: str) -> None:
         ("simulate x.avro --alerts 0", "at least 1 alert"), ("model import x.h5 --normalize z -o x.pt", "l2-row"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_told(night: Path, arguments: str, words: str, tmp_path: Path) -> None:
-    done = rbstream(*arguments.replace("NIGHT", str(night)).split(), cwd=tmp_path)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stdout == ""
+def test_wrong_usage_is_told(here: Here, night: Path, arguments: str, words: str, tmp_path: Path) -> None:
+    status, out, said = here(*arguments.replace("NIGHT", str(night)).split())
+    assert status == 2
+    assert words in said
+    assert out == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Where annotated packets go: containers by schema, a folder or a tar by input. Whole under their names, or not there."""
+"""Where annotated packets go: containers by schema, a folder or a tar by input. Whole, or not there."""
 
 import io
 import os

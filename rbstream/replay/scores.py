@@ -12,8 +12,8 @@ from rbstream.replay.outputs import PartFile
 
 # Nine significant digits tell any two float32 apart.
 DIGITS = ".9g"
-# Rows of a Parquet row group: large enough to compress, some 2 MB in memory.
-ROW_GROUP = 16_384
+# Rows of a Parquet row group: large enough to compress, some 4 MB in memory.
+ROW_GROUP = 4_096
 
 
 class Scores(Protocol):

