@@ -71,9 +71,7 @@ class _Batch:
 class Pipeline:
     """The way of a packet. The reader's survey and channels must be those of the scorer's manifest."""
 
-    def __init__(
-        self, reader: PacketReader, scorer: Scorer, passes: Filter, limits: Limits, max_alerts: int
-    ) -> None:
+    def __init__(self, reader: PacketReader, scorer: Scorer, passes: Filter, limits: Limits, max_alerts: int) -> None:
         self._reader = reader
         self._scorer = scorer
         self._filter = passes
@@ -135,9 +133,7 @@ class Pipeline:
             try:
                 image = decode_cutout(data, self._limits)
             except Rejection as rejection:
-                raise Rejection(
-                    rejection.stage, rejection.reason, f"{path}: {rejection.detail}"
-                ) from rejection
+                raise Rejection(rejection.stage, rejection.reason, f"{path}: {rejection.detail}") from rejection
             if image.shape == channel.shape:
                 channel[:] = image
             elif max(image.shape) <= self._size:

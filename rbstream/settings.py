@@ -42,9 +42,7 @@ class Limits(_Group):
 class Model(_Group):
     """Which network scores, and where."""
 
-    bundle: Path | None = Field(
-        default=None, description="Model bundle; the one that rbstream ships by default"
-    )
+    bundle: Path | None = Field(default=None, description="Model bundle; the one that rbstream ships by default")
     sha256: Sha256 | None = Field(
         default=None, description="Expected SHA-256 of the bundle's file, checked before loading"
     )

@@ -37,9 +37,7 @@ warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=FutureWarn
 class Scorer:
     """A verified network on a device. One thread at a time."""
 
-    def __init__(
-        self, bundle: Bundle, module: torch.jit.ScriptModule, device: torch.device, precision: Precision
-    ):
+    def __init__(self, bundle: Bundle, module: torch.jit.ScriptModule, device: torch.device, precision: Precision):
         self.manifest: Manifest = bundle.manifest
         self.device = device
         self.precision: Precision = precision
@@ -61,9 +59,7 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             raise ModelError(f"scoring failed on {self.device}: {_first_line(error)}") from error
         if scores.shape != (len(triplets),) or not ((scores >= 0) & (scores <= 1)).all():
-            raise ModelError(
-                f"{self.manifest.version} gave scores that are not probabilities on {self.device}"
-            )
+            raise ModelError(f"{self.manifest.version} gave scores that are not probabilities on {self.device}")
         return scores
 
 
@@ -83,9 +79,7 @@ def load_scorer(bundle: Bundle, device: str, precision: Precision = "float32") -
     module = load_module(bundle, where)
     digest = weights_sha256(module)
     if digest != bundle.manifest.weights_sha256:
-        raise ModelError(
-            f"{bundle.path}: its weights have SHA-256 {digest}, not the manifest's: file damaged"
-        )
+        raise ModelError(f"{bundle.path}: its weights have SHA-256 {digest}, not the manifest's: file damaged")
     scorer = Scorer(bundle, _ready(set_precision(module, precision), where, precision), where, precision)
     verify(bundle, scorer)
     return scorer
@@ -118,9 +112,7 @@ def verify(bundle: Bundle, scorer: Scorer) -> float:
     return error
 
 
-def write_bundle(
-    path: str | Path, module: RealBogus, manifest: Manifest, golden: NDArray[np.float32]
-) -> Manifest:
+def write_bundle(path: str | Path, module: RealBogus, manifest: Manifest, golden: NDArray[np.float32]) -> Manifest:
     """Write a bundle and return its completed manifest.
 
     golden: float32 (G, channels, size, size), NaN kept. Their scores, in float32 on the CPU, become the golden ones.
@@ -162,9 +154,7 @@ def torch_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: not supported; use auto, cpu or cuda[:N]")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            f"--device {name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices here"
-        )
+        raise ModelError(f"--device {name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices here")
     return device
 
 
@@ -182,9 +172,7 @@ def set_precision(module: torch.jit.ScriptModule, precision: Precision) -> torch
     return module
 
 
-def _ready(
-    module: torch.jit.ScriptModule, device: torch.device, precision: Precision
-) -> torch.jit.ScriptModule:
+def _ready(module: torch.jit.ScriptModule, device: torch.device, precision: Precision) -> torch.jit.ScriptModule:
     frozen = torch.jit.freeze(module)
     if device.type == "cpu" and precision == "float32":
         return torch.jit.optimize_for_inference(frozen)  # fuses conv and ReLU

@@ -26,9 +26,7 @@ class Flatten(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def import_keras(
-    source: str | Path, output: str | Path, normalize: str, version: str | None = None
-) -> Manifest:
+def import_keras(source: str | Path, output: str | Path, normalize: str, version: str | None = None) -> Manifest:
     """Turn a sequential Keras network in HDF5 (with its architecture inside) into a bundle at `output`.
 
     normalize: a name in `NORMALIZATIONS`: what the network was trained on; Keras's file does not say.
@@ -80,9 +78,7 @@ def _read(source: Path) -> tuple[list[dict[str, Any]], Weights]:
         with h5py.File(source, "r") as file:
             config = file.attrs.get("model_config")
             if config is None or "model_weights" not in file:
-                raise ModelError(
-                    f"{source}: no architecture in it; give the file that Keras's model.save() wrote"
-                )
+                raise ModelError(f"{source}: no architecture in it; give the file that Keras's model.save() wrote")
             weights: Weights = {}
 
             def visit(name: str, item: Any) -> None:
@@ -95,21 +91,14 @@ def _read(source: Path) -> tuple[list[dict[str, Any]], Weights]:
         raise ModelError(f"{source}: not a readable HDF5 file: {error}") from error
     model = json.loads(config)
     if model.get("class_name") != "Sequential":
-        raise ModelError(
-            f"{source}: a {model.get('class_name')} network; only Sequential ones can be imported"
-        )
+        raise ModelError(f"{source}: a {model.get('class_name')} network; only Sequential ones can be imported")
     inner = model["config"]
     return (inner["layers"] if isinstance(inner, dict) else inner), weights
 
 
 def _input_shape(source: Path, layers: list[dict[str, Any]]) -> tuple[int, int]:
     shape = next(
-        (
-            x["config"][k]
-            for x in layers[:2]
-            for k in ("batch_input_shape", "batch_shape")
-            if k in x["config"]
-        ),
+        (x["config"][k] for x in layers[:2] for k in ("batch_input_shape", "batch_shape") if k in x["config"]),
         None,
     )
     if shape is None or len(shape) != 4 or shape[1] != shape[2]:
@@ -121,9 +110,7 @@ def _logits(source: Path, layers: list[dict[str, Any]], weights: Weights) -> lis
     """Torch's layers, without the last sigmoid: `RealBogus` applies it in float32."""
     modules = [module for layer in layers for module in _layer(source, layer, weights)]
     if not modules or not isinstance(modules[-1], nn.Sigmoid):
-        raise ModelError(
-            f"{source}: does not end in a sigmoid, so its answer is not a real/bogus probability"
-        )
+        raise ModelError(f"{source}: does not end in a sigmoid, so its answer is not a real/bogus probability")
     return modules[:-1]
 
 

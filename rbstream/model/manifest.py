@@ -32,9 +32,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, description="Name of the network")
-    version: str = Field(
-        min_length=1, description="What is written as `drbversion`; unique for these weights"
-    )
+    version: str = Field(min_length=1, description="What is written as `drbversion`; unique for these weights")
     survey: str = Field(default="ztf", description="Survey whose packets it scores")
     size: int = Field(default=63, gt=0, le=4096, description="Side of the input stamps [pixels]")
     channels: tuple[str, ...] = Field(
@@ -43,13 +41,9 @@ class Manifest(BaseModel):
     )
     normalization: str = Field(description="Normalisation inside the graph, in words")
     threshold: float = Field(ge=0, le=1, description="Default score from which an alert passes")
-    provenance: dict[str, Any] = Field(
-        default_factory=dict, description="Training data, recipe, seed, source"
-    )
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Training data, recipe, seed, source")
     weights_sha256: str = Field(default="", description="SHA-256 of the weights, in the graph's order")
-    golden_scores: tuple[float, ...] = Field(
-        default=(), description="Scores of the golden triplets, in float32"
-    )
+    golden_scores: tuple[float, ...] = Field(default=(), description="Scores of the golden triplets, in float32")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,9 +75,7 @@ def read_bundle(path: str | Path, sha256: str | None = None) -> Bundle:
     content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256.strip().lower():
-        raise ModelError(
-            f"{path}: SHA-256 is {digest}, expected {sha256}; the file is not the one you pinned"
-        )
+        raise ModelError(f"{path}: SHA-256 is {digest}, expected {sha256}; the file is not the one you pinned")
     members = _members(path, content)
     try:
         manifest = Manifest.model_validate_json(members[MANIFEST_MEMBER])
@@ -92,9 +84,7 @@ def read_bundle(path: str | Path, sha256: str | None = None) -> Bundle:
         raise ModelError(f"{path}: the manifest or the golden triplets are damaged: {error}") from error
     expected = (len(manifest.golden_scores), *manifest.shape)
     if golden.dtype != np.float32 or golden.shape != expected or not len(golden):
-        raise ModelError(
-            f"{path}: golden triplets are {golden.dtype} {golden.shape}, expected float32 {expected}"
-        )
+        raise ModelError(f"{path}: golden triplets are {golden.dtype} {golden.shape}, expected float32 {expected}")
     return Bundle(path, content, digest, manifest, golden)
 
 

@@ -113,17 +113,13 @@ def test_other_weights_than_the_manifest_says_are_refused(bundle: Path, tmp_path
     manifest = read_bundle(bundle).manifest
     assert weights_sha256(other) != manifest.weights_sha256
     write_tiny(tmp_path / "other.pt", other)
-    bad = rewritten(
-        tmp_path / "other.pt", tmp_path / "b.pt", manifest_json=manifest.model_dump_json().encode()
-    )
+    bad = rewritten(tmp_path / "other.pt", tmp_path / "b.pt", manifest_json=manifest.model_dump_json().encode())
     with pytest.raises(ModelError, match=r"weights have SHA-256 .*damaged"):
         load_bundle(bad)
 
 
 @pytest.mark.parametrize("score", [0.5, float("nan")])
-def test_golden_scores_that_are_not_reproduced_are_refused(
-    bundle: Path, tmp_path: Path, score: float
-) -> None:
+def test_golden_scores_that_are_not_reproduced_are_refused(bundle: Path, tmp_path: Path, score: float) -> None:
     manifest = manifest_of(bundle)
     manifest["golden_scores"][3] = score  # type: ignore[index]
     bad = rewritten(bundle, tmp_path / "bad.pt", manifest_json=json.dumps(manifest).encode())
@@ -169,11 +165,7 @@ class Answer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.answer, Exception):
             raise self.answer
-        return (
-            torch.full(self.answer, 0.5)
-            if isinstance(self.answer, tuple)
-            else torch.full((len(x),), self.answer)
-        )
+        return torch.full(self.answer, 0.5) if isinstance(self.answer, tuple) else torch.full((len(x),), self.answer)
 
 
 @pytest.mark.parametrize(

@@ -157,9 +157,7 @@ def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "normalize"), [("d6_m7", "l2-row"), ("braai_d6_m9", "l2-image")])
-def test_both_published_networks_can_be_imported(
-    shared_data: Path, tmp_path: Path, name: str, normalize: str
-) -> None:
+def test_both_published_networks_can_be_imported(shared_data: Path, tmp_path: Path, name: str, normalize: str) -> None:
     manifest = import_keras(shared_data / "braai" / f"{name}.h5", tmp_path / "b.pt", normalize)
     assert manifest.version == name
     assert load_bundle(tmp_path / "b.pt").manifest == manifest
