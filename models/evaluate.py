@@ -127,9 +127,7 @@ def speed(scorers: dict[str, Scorer]) -> str:
             begin = time.perf_counter()
             scorer.score(batch)
             best[name] = min(best[name], (time.perf_counter() - begin) / len(batch) * 1e6)
-    return "\n".join(
-        ["| | us an alert |", "|---|---|", *(f"| {name} | {value:.0f} |" for name, value in best.items())]
-    )
+    return "\n".join(["| | us an alert |", "|---|---|", *(f"| {name} | {value:.0f} |" for name, value in best.items())])
 
 
 def scored(scorer: Scorer, stamps: Scores) -> Scores:

@@ -116,9 +116,7 @@ def _best(stages: Mapping[str, tuple[Callable[[], Any], int]]) -> dict[str, Timi
         for name, (stage, alerts) in stages.items():
             wall, cpu = time.perf_counter(), time.process_time()
             stage()
-            timing = Timing(
-                (time.perf_counter() - wall) / alerts * 1e6, (time.process_time() - cpu) / alerts * 1e6
-            )
+            timing = Timing((time.perf_counter() - wall) / alerts * 1e6, (time.process_time() - cpu) / alerts * 1e6)
             best[name] = min(best.get(name, timing), timing, key=lambda each: each.cpu)
     return best
 

@@ -86,9 +86,7 @@ def _gunzip_general(data: bytes, limit: int) -> bytes:
         if len(out) > limit:
             raise _too_large(limit)
         if not engine.eof:
-            raise Rejection(
-                STAGE, "cutout_gzip", f"cutout's gzip is cut short after {len(out)} unzipped bytes"
-            )
+            raise Rejection(STAGE, "cutout_gzip", f"cutout's gzip is cut short after {len(out)} unzipped bytes")
         data = engine.unused_data.lstrip(b"\0")  # gzip files may be padded
         if not data:
             return out

@@ -84,9 +84,7 @@ def in_bounds() -> Iterator[None]:
 
 @budget
 @given(hnp.arrays(np.uint32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.booleans())
-def test_float_images_of_any_bits_and_shape_are_read_without_astropy(
-    pattern: NDArray[Any], zipped: bool
-) -> None:
+def test_float_images_of_any_bits_and_shape_are_read_without_astropy(pattern: NDArray[Any], zipped: bool) -> None:
     image = pattern.view(np.float32)
     data = written(image.astype(">f4"))
     data = gzip.compress(data) if zipped else data
@@ -102,9 +100,7 @@ def test_masks_and_fills_are_kept_bit_for_bit(fill: float) -> None:
 
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
-IMAGES = st.sampled_from(["u1", ">i2", ">i4", ">i8", ">f4", ">f8"]).flatmap(
-    lambda kind: hnp.arrays(kind, SHAPES)
-)
+IMAGES = st.sampled_from(["u1", ">i2", ">i4", ">i8", ">f4", ">f8"]).flatmap(lambda kind: hnp.arrays(kind, SHAPES))
 
 
 @budget
@@ -260,9 +256,7 @@ def test_damaged_stamps_are_arrays_or_rejections_and_both_ways_agree() -> None:
         data = bytearray(plain)
         for _ in range(draw.randrange(1, 6)):
             at = draw.randrange(0, 480)
-            data[at] = (
-                draw.choice(b" =T'/0123456789-.E\0\xff") if draw.random() < 0.7 else draw.randrange(256)
-            )
+            data[at] = draw.choice(b" =T'/0123456789-.E\0\xff") if draw.random() < 0.7 else draw.randrange(256)
         try:
             image = decode_cutout(bytes(data), LIMITS)
         except Rejection:

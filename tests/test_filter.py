@@ -316,9 +316,7 @@ CONDITIONS = st.recursive(
 @pytest.fixture(scope="module")
 def sqlite() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
-    connection.execute(
-        "create table alerts (jd real, magpsf real, ndethist int, nbad int, isdiffpos, ssnamenr)"
-    )
+    connection.execute("create table alerts (jd real, magpsf real, ndethist int, nbad int, isdiffpos, ssnamenr)")
     return connection
 
 

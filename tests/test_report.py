@@ -139,9 +139,7 @@ def test_size_does_not_grow_with_the_night() -> None:
         large.reject(f"reason {number}", "x" * 100_000)
     assert len(large.examples) == MAX_REASONS
     assert len(pickle.dumps(large)) < len(pickle.dumps(small)) + 50_000
-    page = render(
-        large, summary(rejected={f"reason {n}": n for n in range(1_000)}, inputs=["x" * 9_000] * 9_000)
-    )
+    page = render(large, summary(rejected={f"reason {n}": n for n in range(1_000)}, inputs=["x" * 9_000] * 9_000))
     assert len(page.encode()) < 2_000_000
 
 
@@ -295,9 +293,7 @@ def test_input_is_escaped_wherever_it_appears() -> None:
     data.reject(EVIL, EVIL)
     plain = Elements(render(collect([(0.9, 0.8, "passed", label(1))]), summary()))
     hostile = summary(
-        **dict.fromkeys(
-            ("title", "model_name", "model_version", "survey", "where", "device", "precision"), EVIL
-        ),
+        **dict.fromkeys(("title", "model_name", "model_version", "survey", "where", "device", "precision"), EVIL),
         **dict.fromkeys(("started", "version"), EVIL),
         inputs=[EVIL, "night\udcff.tar"],
         rejected={EVIL: 1},

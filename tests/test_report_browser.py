@@ -98,9 +98,7 @@ def report(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_the_report_opens_quietly_and_shows_something(
-    chromium: str, report: Path, tmp_path: Path, width: int
-) -> None:
+def test_the_report_opens_quietly_and_shows_something(chromium: str, report: Path, tmp_path: Path, width: int) -> None:
     seen = visit(chromium, report, tmp_path, width=width)
     assert seen.console == []
     assert seen.fetched == []

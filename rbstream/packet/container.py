@@ -55,9 +55,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
     if not data:
         raise Rejection(STAGE, "empty", "no bytes at all")
     if not data.startswith(MAGIC):
-        raise Rejection(
-            STAGE, "not_avro", f"starts with {data[:4].hex(' ')}, not with Avro's {MAGIC.hex(' ')}"
-        )
+        raise Rejection(STAGE, "not_avro", f"starts with {data[:4].hex(' ')}, not with Avro's {MAGIC.hex(' ')}")
     largest = limits.schema_bytes + HEADER_SLACK_BYTES
     try:
         return _parse_header(data[:largest], limits)
@@ -79,9 +77,7 @@ def _parse_header(data: bytes, limits: Limits) -> Header:
     if schema is None:
         raise Rejection(STAGE, "header", "no avro.schema in the header")
     if len(schema) > limits.schema_bytes:
-        raise Rejection(
-            STAGE, "too_large", f"schema of {len(schema)} bytes; the limit is {limits.schema_bytes}"
-        )
+        raise Rejection(STAGE, "too_large", f"schema of {len(schema)} bytes; the limit is {limits.schema_bytes}")
     codec = metadata.get(b"avro.codec", b"null").decode("ascii", "replace")
     if codec not in DECOMPRESS:
         raise Rejection(STAGE, "codec", f"codec {codec!r}; known are {', '.join(DECOMPRESS)}")
@@ -158,9 +154,7 @@ def _block(data: bytes, offset: int, header: Header, limits: Limits) -> Block:
     sync = data[end : end + SYNC_BYTES]
     if len(sync) < SYNC_BYTES:
         missing = end + SYNC_BYTES - len(data)
-        raise Rejection(
-            STAGE, "truncated", f"block of {size} bytes at byte {offset}: the last {missing} are missing"
-        )
+        raise Rejection(STAGE, "truncated", f"block of {size} bytes at byte {offset}: the last {missing} are missing")
     if sync != header.sync:
         raise Rejection(STAGE, "sync", f"wrong sync marker at byte {end}, behind the block at byte {offset}")
     if header.codec == "null":  # in place: a copy of 76 kB costs more than finding what is in it

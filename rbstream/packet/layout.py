@@ -132,14 +132,10 @@ def _layout_rejection(detail: str) -> Rejection:
     return Rejection("layout", "layout", detail)
 
 
-def _check_survey(
-    parsed: Schema, names: Mapping[str, Schema], survey: Survey, channels: tuple[str, ...]
-) -> None:
+def _check_survey(parsed: Schema, names: Mapping[str, Schema], survey: Survey, channels: tuple[str, ...]) -> None:
     if parsed["name"] not in survey.schemas:
         known = ", ".join(sorted(survey.schemas))
-        raise _layout_rejection(
-            f"the schema is {parsed['name']}; packets of survey {survey.name} have {known}"
-        )
+        raise _layout_rejection(f"the schema is {parsed['name']}; packets of survey {survey.name} have {known}")
     for path, kind in (("candid", "long"), ("objectId", "string"), ("candidate", "record")):
         _require(parsed, names, path, frozenset({kind}))
     for channel in channels:
@@ -226,8 +222,7 @@ def _uses(schema: Any, short: str) -> bool:
     if isinstance(schema, dict):
         below = [field.get("type") for field in schema.get("fields", ())]
         return any(
-            _uses(part, short)
-            for part in [*below, schema.get("type"), schema.get("items"), schema.get("values")]
+            _uses(part, short) for part in [*below, schema.get("type"), schema.get("items"), schema.get("values")]
         )
     return False
 

@@ -79,8 +79,7 @@ def _structure(schema: Schema) -> Schema:
     kept = {key: schema[key] for key in _KEPT[kind] if key in schema}
     if kind == "record":
         kept["fields"] = [
-            {"name": _checked_name(field["name"]), "type": _structure(field["type"])}
-            for field in schema["fields"]
+            {"name": _checked_name(field["name"]), "type": _structure(field["type"])} for field in schema["fields"]
         ]
     for key in ("items", "values"):
         if key in kept:
@@ -172,8 +171,7 @@ def _inlined(schema: Schema, names: Mapping[str, Schema], seen: set[str]) -> Sch
     inlined = {key: value for key, value in schema.items() if key in _KEPT[schema["type"]]}
     if "fields" in schema:
         inlined["fields"] = [
-            {"name": field["name"], "type": _inlined(field["type"], names, seen)}
-            for field in schema["fields"]
+            {"name": field["name"], "type": _inlined(field["type"], names, seen)} for field in schema["fields"]
         ]
     for key in ("items", "values"):
         if key in schema:

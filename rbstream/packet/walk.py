@@ -67,9 +67,7 @@ class _Pattern:
 _Piece = _Pattern | Step
 
 
-def _pieces(
-    schema: Schema, names: Mapping[str, Schema], wanted: frozenset[str], path: str
-) -> Iterable[_Piece]:
+def _pieces(schema: Schema, names: Mapping[str, Schema], wanted: frozenset[str], path: str) -> Iterable[_Piece]:
     """What a schema is made of, in order."""
     kind = kind_of(schema, names)
     if kind == "record":
@@ -111,11 +109,7 @@ def _union(branches: list[Schema], names: Mapping[str, Schema], wanted: frozense
         chosen = (re.escape(encode_long(i)) + pattern.expression for i, pattern in enumerate(flat))
         expression = b"(?>" + b"|".join(chosen) + b")"
         paths = tuple(path for pattern in flat for path in pattern.paths)
-        return (
-            _Pattern(b"(" + expression + b")", (path, *paths))
-            if path in wanted
-            else _Pattern(expression, paths)
-        )
+        return _Pattern(b"(" + expression + b")", (path, *paths)) if path in wanted else _Pattern(expression, paths)
     if path in wanted:  # a nullable stamp: the span of its bytes, without the index
         choices = [list(_pieces(branch, names, wanted, path)) for branch in branches]
     steps = [_sequence(pieces, wanted) for pieces in choices]

@@ -67,9 +67,7 @@ class Gallery:
         self.bar = math.inf
         """Alerts farther off than this can't enter."""
 
-    def offer(
-        self, distance: float, triplet: NDArray[np.float32], score: float, verdict: str, label: Label
-    ) -> None:
+    def offer(self, distance: float, triplet: NDArray[np.float32], score: float, verdict: str, label: Label) -> None:
         """Take the alert in, copying its triplet, if it is nearer than what is there."""
         rank = (distance, label.candid, label.origin)
         if self._wants(rank, label):

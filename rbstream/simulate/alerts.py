@@ -121,9 +121,7 @@ def by_kind(kind: np.ndarray, detect: Callable[[str, np.ndarray], Detection]) ->
     groups = [np.flatnonzero(kind == name) for name in np.unique(kind)]
     parts = [detect(str(kind[group[0]]), group) for group in groups]
     back = np.argsort(np.concatenate(groups))
-    return Detection(
-        **{name: np.concatenate([getattr(part, name) for part in parts])[back] for name in vars(parts[0])}
-    )
+    return Detection(**{name: np.concatenate([getattr(part, name) for part in parts])[back] for name in vars(parts[0])})
 
 
 def is_alert(found: Detection, real: np.ndarray) -> np.ndarray:

@@ -96,6 +96,4 @@ def reference_defect(rng: Rng, scene: Scene) -> None:
     patch = (np.abs(X - x[:, None, None]) < half[0]) & (np.abs(Y - y[:, None, None]) < half[1])
     level = scene.noise * np.exp(rng.uniform(0.7, 3.0, scenes)) * either(rng, scenes, 0.3)
     is_track = (rng.random(scenes) < 0.6)[:, None, None]
-    scene.reference += np.where(is_track, track(rng, scene, 10), patch * level[:, None, None]).astype(
-        np.float32
-    )
+    scene.reference += np.where(is_track, track(rng, scene, 10), patch * level[:, None, None]).astype(np.float32)

@@ -13,9 +13,7 @@ X, Y = GRID[None, None, :], GRID[None, :, None]
 def somewhere(rng: Rng, scene: Scene, reach: float = 0.5) -> tuple[Array, Array]:
     """A place within `reach` px of the middle."""
     shape = (len(scene.sky),)
-    return rng.uniform(-reach, reach, shape).astype(np.float32), rng.uniform(-reach, reach, shape).astype(
-        np.float32
-    )
+    return rng.uniform(-reach, reach, shape).astype(np.float32), rng.uniform(-reach, reach, shape).astype(np.float32)
 
 
 def snr(rng: Rng, scene: Scene) -> Array:

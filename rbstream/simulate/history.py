@@ -69,9 +69,7 @@ def _upper_limit(candidate: Fields, jd: float, fid: int, limit: float) -> Fields
 
 def _detection(rng: Rng, candidate: Fields, pid: int) -> Fields:
     """The fields that an upper limit lacks."""
-    ra, dec = offset(
-        candidate["ra"], candidate["dec"], abs(float(rng.normal(0, _SCATTER))), rng.uniform(0, 2 * np.pi)
-    )
+    ra, dec = offset(candidate["ra"], candidate["dec"], abs(float(rng.normal(0, _SCATTER))), rng.uniform(0, 2 * np.pi))
     row = int(rng.integers(1, 200))
     magpsf = candidate["magpsf"] + float(rng.normal(0, 0.2))
     x, y = float(rng.uniform(32, CHIP[0] - 32)), float(rng.uniform(32, CHIP[1] - 32))

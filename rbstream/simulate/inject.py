@@ -79,9 +79,7 @@ def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
     noise = receivers.noise[chosen]
     # The field is in the receiver: the scene brings the optics and the event.
     nothing = np.zeros(n, np.float32)
-    scene = replace(
-        draw_scene(rng, n), stars=point(nothing, nothing, nothing), noise=noise, reference_noise=nothing
-    )
+    scene = replace(draw_scene(rng, n), stars=point(nothing, nothing, nothing), noise=noise, reference_noise=nothing)
     (REAL.get(name) or BOGUS[name])(rng, scene)
     light = shine(rng, scene)
     photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(

@@ -39,9 +39,9 @@ def _spike(rng: Rng, scene: Scene, distance: Array, level: np.ndarray, width: tu
     away = np.abs(along + distance[:, None, None]) + 4  # 4 px: where the star's own core takes over
     fall = ((distance[:, None, None] + 4) / away) ** 1.5  # between a spike's 1/r and a halo's 1/r^2
     sigma = rng.uniform(*width, scenes).astype(np.float32)
-    line = (
-        level[:, None, None] * np.minimum(fall, 30) * _line(rng, scene, angle.astype(np.float32), sigma)
-    ).astype(np.float32)
+    line = (level[:, None, None] * np.minimum(fall, 30) * _line(rng, scene, angle.astype(np.float32), sigma)).astype(
+        np.float32
+    )
     # Spikes turn and breathe with the field: the reference holds 0 to 1.6 times as much of it.
     share = rng.uniform(0, 1.6, scenes).astype(np.float32)[:, None, None]
     scene.science += line
@@ -95,6 +95,4 @@ def bleed(rng: Rng, scene: Scene) -> None:
     # A third of the bleeds are in the reference too, where they were deeper or shallower.
     share = rng.uniform(0.3, 1.5, scenes) * (rng.random(scenes) < 0.35)
     scene.reference += (inside * np.abs(level) * share[:, None, None]).astype(np.float32)
-    scene.stars += star(
-        (-distance * side)[:, 0, 0], np.zeros(scenes, np.float32), rng.uniform(10.5, 13.5, scenes)
-    )
+    scene.stars += star((-distance * side)[:, 0, 0], np.zeros(scenes, np.float32), rng.uniform(10.5, 13.5, scenes))

@@ -88,9 +88,7 @@ def pixel_psf(diffusion: Array) -> Psf:
 def changed(psf: Psf, width: Array, shift_x: Array, shift_y: Array) -> Psf:
     """The PSF with its core `width` times as wide and moved by a shift in px, each (B,)."""
     core = np.where(_WIDTH > 0, width[:, None], 1).astype(np.float32)
-    return replace(
-        psf, sx=psf.sx * core, sy=psf.sy * core, dx=psf.dx + shift_x[:, None], dy=psf.dy + shift_y[:, None]
-    )
+    return replace(psf, sx=psf.sx * core, sy=psf.sy * core, dx=psf.dx + shift_x[:, None], dy=psf.dy + shift_y[:, None])
 
 
 def render(psf: Psf, sources: Sources) -> Array:

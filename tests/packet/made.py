@@ -83,9 +83,7 @@ def record(**changes: Any) -> dict[str, Any]:
     return made
 
 
-def container(
-    *records: dict[str, Any], schema: Any = RAW_SCHEMA, codec: str = "null", one: bool = True
-) -> bytes:
+def container(*records: dict[str, Any], schema: Any = RAW_SCHEMA, codec: str = "null", one: bool = True) -> bytes:
     """A container as fastavro writes it. one: a block for each record, else one for all."""
     if codec == "zstandard":  # fastavro needs another library than ours for it
         groups = [[value] for value in records] if one else [list(records)]
@@ -123,9 +121,9 @@ def recoded(head: bytes, codec: str) -> bytes:
 def candidate_fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
     """The fields of `candidate` in a schema, to be changed in place."""
     (declared,) = (field["type"] for field in schema["fields"] if field["name"] == "candidate")
-    return next(
-        branch for branch in ([declared] if isinstance(declared, dict) else declared) if branch != "null"
-    )["fields"]
+    return next(branch for branch in ([declared] if isinstance(declared, dict) else declared) if branch != "null")[
+        "fields"
+    ]
 
 
 def changed_schema(**types: Any) -> dict[str, Any]:

@@ -69,9 +69,7 @@ def _check_bytes(alert: Alert, result: bytes) -> None:
     assert isinstance(again, Alert)
     places = [path for path in ("candidate.drb", "candidate.drbversion") if path in alert.spans]
     end = "candidate.$end"
-    assert _between(alert, places, alert.spans[end][0]) == _between(
-        again, places, _without_added(alert, again)
-    )
+    assert _between(alert, places, alert.spans[end][0]) == _between(again, places, _without_added(alert, again))
     assert alert.data[alert.spans[end][1] : alert.end] == again.data[again.spans[end][1] : again.end]
 
 

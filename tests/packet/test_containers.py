@@ -56,13 +56,9 @@ def in_bounds() -> Iterator[None]:
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_codec_gives_every_record(codec: str, one: bool) -> None:
     alerts = read_both(container(*RECORDS, codec=codec, one=one))
-    assert [(a.candid, a.object_id) for a in alerts if isinstance(a, Alert)] == [
-        (n, f"ZTF{n}") for n in range(5)
-    ]
+    assert [(a.candid, a.object_id) for a in alerts if isinstance(a, Alert)] == [(n, f"ZTF{n}") for n in range(5)]
     assert [a.origin.record for a in alerts] == [0, 1, 2, 3, 4]
-    assert [a.cutout("cutoutScience.stampData") for a in alerts if isinstance(a, Alert)] == [
-        b"stamp of Science"
-    ] * 5
+    assert [a.cutout("cutoutScience.stampData") for a in alerts if isinstance(a, Alert)] == [b"stamp of Science"] * 5
 
 
 @pytest.mark.parametrize("one", [True, False], ids=["block each", "one block"])
@@ -199,16 +195,7 @@ def test_a_header_map_in_several_blocks_with_sizes_is_read() -> None:
     schema, entry = json.dumps(made.RAW_SCHEMA).encode(), lambda b: encode_long(len(b)) + b
     pair = entry(b"avro.schema") + entry(schema)
     other = entry(b"note") + entry(b"x")
-    head = (
-        MAGIC
-        + encode_long(1)
-        + other
-        + encode_long(-1)
-        + encode_long(len(pair))
-        + pair
-        + encode_long(0)
-        + SYNC
-    )
+    head = MAGIC + encode_long(1) + other + encode_long(-1) + encode_long(len(pair)) + pair + encode_long(0) + SYNC
     assert read_header(head, made.LIMITS).codec == "null"
     assert reasons(head + encode_block([encoded(RECORDS[0])], SYNC)) == ["alert"]
 
@@ -278,10 +265,7 @@ def test_blocks_cut_from_a_container_are_read_as_in_it() -> None:
 
 def test_packets_found_in_the_wild_have_their_reasons(shared_data: Path) -> None:
     found = {path.name: read_both(path.read_bytes()) for path in (shared_data / "ztf/malformed").iterdir()}
-    kinds = {
-        name: [getattr(i, "rejection", None) and i.rejection.reason for i in read]
-        for name, read in found.items()
-    }
+    kinds = {name: [getattr(i, "rejection", None) and i.rejection.reason for i in read] for name, read in found.items()}
     assert len(kinds) == 5
     assert sum(reason is None for reasons in kinds.values() for reason in reasons) >= 1
     for path in (shared_data / "other-surveys").glob("*.avro"):

@@ -36,13 +36,10 @@ INTERESTING = (0, 1, 2, 3, 0x7F, 0x80, 0xFE, 0xFF)
 def made_packets() -> tuple[bytes, ...]:
     stamp = stamp_data(np.random.default_rng(1).normal(size=(63, 63)).astype(np.float32))
     cutouts = {
-        f"cutout{name}": {"fileName": name, "stampData": stamp}
-        for name in ("Science", "Template", "Difference")
+        f"cutout{name}": {"fileName": name, "stampData": stamp} for name in ("Science", "Template", "Difference")
     }
     values = [record(candid=n, magpsf=17.5, ssnamenr="Ž", drb=0.5, **cutouts) for n in range(3)]
-    several = [
-        container(*values, codec=codec, one=False) for codec in ("null", "deflate", "snappy", "zstandard")
-    ]
+    several = [container(*values, codec=codec, one=False) for codec in ("null", "deflate", "snappy", "zstandard")]
     return (container(values[0]), *several)
 
 
@@ -153,9 +150,7 @@ def test_real_packets_cut_short_anywhere_keep_their_whole_records(shared_data: P
             length = draw.randrange(len(content))
             read = items(content[:length])
             alerts = [item for item in read if isinstance(item, Alert)]
-            assert [a.candid for a in alerts] == [a.candid for a in whole if isinstance(a, Alert)][
-                : len(alerts)
-            ]
+            assert [a.candid for a in alerts] == [a.candid for a in whole if isinstance(a, Alert)][: len(alerts)]
             assert len(read) - len(alerts) <= 1
             assert read or length >= whole[0].origin.offset
             if isinstance(read[-1] if read else None, Rejected):

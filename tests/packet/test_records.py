@@ -18,13 +18,9 @@ from rbstream.packet.layout import compile_layout
 from rbstream.packet.survey import ZTF
 from rbstream.packet.varint import encode_long
 
-budget = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+budget = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 FLOATS = st.floats(width=32) | st.sampled_from([-999.0, -3.4e38, 0.0])
-TEXTS = st.text(max_size=12) | st.sampled_from(
-    ["", "a" * 127, "b" * 128, "Sternwarte Zürich", "ζ" * 64, "c" * 3000]
-)
+TEXTS = st.text(max_size=12) | st.sampled_from(["", "a" * 127, "b" * 128, "Sternwarte Zürich", "ζ" * 64, "c" * 3000])
 LEAVES: dict[str, st.SearchStrategy[Any]] = {
     "null": st.none(),
     "boolean": st.booleans(),
@@ -52,9 +48,7 @@ def values(schema: Any, *, spare: int = 4) -> st.SearchStrategy[Any]:
         return st.builds(
             lambda least, changed: {**least, **changed},
             least,
-            chosen.flatmap(
-                lambda names: st.fixed_dictionaries({name: values(fields[name]) for name in names})
-            ),
+            chosen.flatmap(lambda names: st.fixed_dictionaries({name: values(fields[name]) for name in names})),
         )
     if schema["type"] == "array":
         return st.lists(values(schema["items"], spare=2), max_size=3)
@@ -70,9 +64,7 @@ RECORDS = values(copy.deepcopy(made.RAW_SCHEMA))
 
 @budget
 @given(st.lists(RECORDS, min_size=1, max_size=3), st.booleans())
-def test_hot_and_general_agree_on_whatever_the_schema_allows(
-    records: list[dict[str, Any]], one: bool
-) -> None:
+def test_hot_and_general_agree_on_whatever_the_schema_allows(records: list[dict[str, Any]], one: bool) -> None:
     content = container(*records, one=one)
     alerts = read_both(content)
     for alert, value in zip(alerts, made.decoded(content), strict=True):
@@ -175,9 +167,7 @@ def test_candidate_and_cutouts_may_be_null_where_the_schema_says_so() -> None:
             field["type"] = ["null", field["type"]]
     nothing = {f"cutout{name}": None for name in ("Science", "Template", "Difference")}
     alert, rejected, candidless = read_both(
-        container(
-            record(**nothing), {**record(), "candidate": None}, {**record(), "candid": None}, schema=schema
-        )
+        container(record(**nothing), {**record(), "candidate": None}, {**record(), "candid": None}, schema=schema)
     )
     assert isinstance(alert, Alert)
     assert alert.cutout("cutoutScience.stampData") is None
@@ -200,9 +190,7 @@ def test_stamps_of_no_bytes_and_nullable_stamps_are_none() -> None:
 
 def test_maps_and_nested_arrays_are_the_general_ways() -> None:
     schema = copy.deepcopy(made.RAW_SCHEMA)
-    schema["fields"].insert(
-        0, {"name": "notes", "type": {"type": "map", "values": {"type": "array", "items": "int"}}}
-    )
+    schema["fields"].insert(0, {"name": "notes", "type": {"type": "map", "values": {"type": "array", "items": "int"}}})
     content = container({**record(), "notes": {"a": [1, 2], "ü": []}}, schema=schema)
     assert compile_layout(_json(schema), ZTF, made.CHANNELS, frozenset()).walk is None
     (alert,) = read_both(content)

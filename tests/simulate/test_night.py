@@ -135,9 +135,7 @@ def test_most_of_the_history_are_upper_limits(packets):
     assert min(lengths) >= 20
     assert max(lengths) <= 65
     assert np.mean([entry["candid"] is None for entry in history]) > 0.5
-    assert all(
-        entry["jd"] < packet["candidate"]["jd"] for packet in packets for entry in packet["prv_candidates"]
-    )
+    assert all(entry["jd"] < packet["candidate"]["jd"] for packet in packets for entry in packet["prv_candidates"])
 
 
 def test_identifiers_follow_ztfs_scheme(packets):
