@@ -32,6 +32,9 @@ class Limits(_Group):
     )
     # fastavro takes some fifty times a record's bytes to decode it: the general path then stays under 128 MiB.
     record_bytes: int = Field(default=2 * MIB, ge=1024, description="Largest record [bytes]")
+    # Full packets reach packet_bytes at some 200. Each record that is rejected keeps a copy of the schema: more of
+    # them could make a gigabyte of a block.
+    block_records: int = Field(default=1024, ge=1, description="Most records in a container block")
     # ZTF's schema has 26 kB, the largest of other surveys 60 kB.
     schema_bytes: int = Field(default=1 * MIB, ge=1024, description="Largest Avro schema [bytes]")
     # 63 x 63 float32 pixels and a header are 20 kB; this leaves room for any survey's 1,000 x 1,000.

@@ -108,6 +108,9 @@ class PacketReader:
                 if position == block.end:
                     detail = f"{block.count} records announced, the block ends in number {number}"
                     raise Rejection("record", "record", detail)
+                if number == self._limits.block_records:
+                    detail = f"block of {block.count} records; the limit is {number}, and the rest of it is left"
+                    raise Rejection("record", "too_large", detail)
                 spans, end = self._locate(layout, block, position)
             except Rejection as rejection:
                 yield Rejected(rejection, origin, _cut(header, data[position : block.end], left))

@@ -207,6 +207,11 @@ def test_the_block_limit_is_a_setting() -> None:
     assert reasons(content, made.reader(hot=False, limits=Limits(record_bytes=4000))) == ["too_large"]
 
 
+def test_of_a_block_with_too_many_records_the_first_stand_and_the_rest_is_one_rejection() -> None:
+    content = container() + encode_block([encoded(record) for record in RECORDS], SYNC, len(RECORDS))
+    assert reasons(content, made.reader(limits=Limits(block_records=2))) == ["alert", "alert", "too_large"]
+
+
 def _with(payload: bytes, count: int, *, before: int = 1) -> bytes:
     block = encode_block([*map(encoded, RECORDS[:before]), payload], SYNC, count)
     return container(RECORDS[4]) + block + encode_block([encoded(RECORDS[3])], SYNC)
