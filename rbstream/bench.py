@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from rbstream.assembly import make_filter, make_pipeline, make_scorer, open_bundle
 from rbstream.cutout import GZIP_MAGIC, decode_cutout
 from rbstream.errors import UsageError
-from rbstream.files import data_path
 from rbstream.memory import keep_freed_memory
-from rbstream.model.manifest import read_bundle
 from rbstream.packet.alert import Packet, Rejected
 from rbstream.packet.annotate import annotate
 from rbstream.packet.reader import PacketReader
 from rbstream.packet.survey import survey_named
 from rbstream.pipeline import Pipeline
-from rbstream.replay.run import DEFAULT_BUNDLE, load_scorer, make_filter
 from rbstream.replay.sources import Inputs, find_inputs, load
 from rbstream.settings import Settings
 
@@ -56,11 +54,11 @@ def bench(paths: list[str], settings: Settings) -> dict[str, Any]:
     from rbstream.model.bundle import BareNetwork
 
     keep_freed_memory()
-    bundle = read_bundle(settings.model.bundle or data_path(DEFAULT_BUNDLE), settings.model.sha256)
-    scorer = load_scorer(bundle, settings.model)
+    bundle = open_bundle(settings.model)
+    scorer = make_scorer(bundle, settings.model)
     manifest, passes, limits = scorer.manifest, make_filter(settings, bundle), settings.limits
     reader = PacketReader(survey_named(manifest.survey), manifest.channels, passes.fields, limits)
-    pipeline = Pipeline(reader, scorer, passes, limits, settings.batch.max_alerts)
+    pipeline = make_pipeline(scorer, passes, limits, settings.batch.max_alerts)
     sources = list(islice(Inputs(find_inputs(paths), limits), MAX_SOURCES))
 
     def read() -> list[Packet]:

@@ -19,9 +19,12 @@ from rbstream.settings import Settings, describe, load_settings
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 wrong usage, 3 stopped by a limit, 130 Ctrl-C."""
+    # Closed ones would be taken by the next file that is opened, and written to.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     log.set_up()
-    # As Ctrl-C does: what is half-written is removed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what is half-written is removed on the way out
+        signal.signal(number, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no UTF-8
     try:
@@ -44,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = ExitStatus.INTERRUPTED
         _complain("interrupted; nothing half-written was kept")
     sys.exit(int(status))
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _complain(message: str) -> None:
@@ -261,7 +268,3 @@ def _bench(options: argparse.Namespace) -> int:
     else:
         show(result, Console())
     return ExitStatus.DONE
-
-
-if __name__ == "__main__":
-    main()

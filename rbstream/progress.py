@@ -37,7 +37,6 @@ class Progress:
         self._task = self._bar.add_task(doing, total=total, counts=doing)
 
     def __enter__(self) -> "Progress":
-        self._bar.start()
         return self
 
     def __exit__(
@@ -53,6 +52,7 @@ class Progress:
         self._shown = now
         rate = alerts / (now - self._started)
         if self._terminal:
+            self._bar.start()  # not before: what is said while loading would be glued to the bar
             self._bar.update(self._task, completed=done, counts=f"{alerts:,} alerts, {rate:,.0f}/s", refresh=True)
             return
         line = {"alerts": alerts, **fields, "alerts_per_second": round(rate, 1), "done": done, "total": self._total}

@@ -61,7 +61,11 @@ class Filter(_Group):
     """What passes."""
 
     threshold: float | None = Field(
-        default=None, ge=0, le=1, description="Score from which an alert passes; the bundle's own by default"
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Score from which an alert passes; the bundle's own by default",
     )
     where: str | None = Field(
         default=None, description='Condition on candidate fields that must hold too, e.g. "magpsf < 19.5"'
@@ -94,11 +98,14 @@ class Replay(_Group):
     )
 
 
+_PREFIX, _TEST_PREFIX = "RBSTREAM_", "RBSTREAM_TEST_"
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RBSTREAM_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -118,6 +125,7 @@ def load_settings(overrides: dict[str, Any]) -> Settings:
 
     Raises UsageError that names each wrong setting.
     """
+    _check_environment()
     tree: dict[str, dict[str, Any]] = {}
     for name, value in overrides.items():
         group, _, field = name.partition(".")
@@ -131,6 +139,15 @@ def load_settings(overrides: dict[str, Any]) -> Settings:
         raise UsageError(f"settings: {error}; set RBSTREAM_GROUP__NAME, one variable each") from error
 
 
+def _check_environment() -> None:
+    """Raises UsageError for a variable that is meant for us and sets nothing."""
+    for variable in os.environ:
+        group, _, field = variable.removeprefix(_PREFIX).lower().partition("__")
+        ours = variable.startswith(_PREFIX) and not variable.startswith(_TEST_PREFIX)
+        if ours and group not in Settings.model_fields:
+            raise UsageError(f"{variable}: no such setting{_nearest(f'{group}.{field}')}")
+
+
 def _problem(error: Any) -> str:
     """What is wrong with one setting, in words."""
     name, given = ".".join(map(str, error["loc"])), error["input"]
@@ -138,9 +155,13 @@ def _problem(error: Any) -> str:
         return f"{name}: {error['msg']} (got {given!r})"
     if isinstance(given, dict):  # a whole group that is not known
         name, given = next((f"{name}.{field}", value) for field, value in given.items())
+    return f"{name}: no such setting (given {given!r}){_nearest(name)}"
+
+
+def _nearest(name: str) -> str:
     known = [f"{group}.{field}" for group in Settings.model_fields for field in _fields(group)]
-    nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
-    return f"{name}: no such setting (given {given!r}); the nearest is {nearest[0]}"
+    nearest = difflib.get_close_matches(name, known, 1)
+    return f"; the nearest is {nearest[0]}" if nearest else f"; there are {', '.join(known)}"
 
 
 def _fields(group: str) -> Any:
@@ -149,6 +170,8 @@ def _fields(group: str) -> Any:
 
 
 def describe(name: str) -> str:
-    """The one-line description of a setting, by dotted name; the command line's help says the same words."""
+    """The one-line description of a setting and its default, by dotted name, as the command line's help says it."""
     group, _, field = name.partition(".")
-    return str(_fields(group)[field].description)
+    info = _fields(group)[field]
+    fixed = info.default_factory is None and info.default is not None
+    return f"{info.description} (default: {info.default})" if fixed else str(info.description)

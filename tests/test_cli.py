@@ -192,7 +192,7 @@ def test_too_many_rejections_while_running_stop_it(bundle: Path, packets: list[b
 @pytest.mark.parametrize("flag", ["-o", "--scores", "--rejects", "--report"])
 def test_an_output_that_cannot_be_written_is_told(bundle: Path, night: Path, tmp_path: Path, flag: str) -> None:
     (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / {"--scores": "s.csv"}.get(flag, "x")
+    out = tmp_path / "file" / {"--scores": "s.csv", "--report": "r.html"}.get(flag, "x")
     done = rbstream("replay", night, "--model", bundle, "--device", "cpu", "--jobs", 1, flag, out)
     assert done.returncode == 1
     assert f"{out}: can't be written: Not a directory" in done.stderr

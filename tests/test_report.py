@@ -338,7 +338,7 @@ def test_stamps_without_an_image_are_drawn(value: float) -> None:
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError):
-        write_report(tmp_path / "taken", collect(night(5)), summary())
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="Not a directory"):
+        write_report(tmp_path / "taken" / "report.html", collect(night(5)), summary())
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -17,7 +17,7 @@ from rbstream.model.golden import golden_triplets
 from rbstream.model.manifest import Manifest
 from rbstream.model.network import L2Image, RealBogus
 
-RBSTREAM = [sys.executable, "-m", "rbstream.cli"]
+RBSTREAM = [sys.executable, "-m", "rbstream"]
 
 
 def tiny_network(gain: float = 3.0) -> RealBogus:

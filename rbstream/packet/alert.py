@@ -24,8 +24,8 @@ class Origin(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name, and which record of it."""
-        return f"{self.name}[{self.record}]"
+        """The name, which record of it, and where that one's block starts."""
+        return f"{self.name}[{self.record}]" + (f" at byte {self.offset}" if self.offset else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,22 +141,20 @@ def _block(data: bytes, offset: int, header: Header, limits: Limits) -> Block:
         count, position = decode_long(data, offset)
         size, position = decode_long(data, position)
     except EOFError as error:
-        raise Rejection(STAGE, "truncated", f"block at byte {offset}: {error}") from error
+        raise Rejection(STAGE, "truncated", f"block: {error}") from error
     except ValueError as error:
-        raise Rejection(STAGE, "block", f"block at byte {offset}: {error}") from error
+        raise Rejection(STAGE, "block", f"block: {error}") from error
     if count < 0 or size < 0:
-        raise Rejection(STAGE, "block", f"block at byte {offset} announces {count} records in {size} bytes")
+        raise Rejection(STAGE, "block", f"a block announces {count} records in {size} bytes")
     if size > limits.packet_bytes:
-        raise Rejection(
-            STAGE, "too_large", f"block of {size} bytes at byte {offset}; the limit is {limits.packet_bytes}"
-        )
+        raise Rejection(STAGE, "too_large", f"block of {size} bytes; the limit is {limits.packet_bytes}")
     end = position + size
     sync = data[end : end + SYNC_BYTES]
     if len(sync) < SYNC_BYTES:
         missing = end + SYNC_BYTES - len(data)
-        raise Rejection(STAGE, "truncated", f"block of {size} bytes at byte {offset}: the last {missing} are missing")
+        raise Rejection(STAGE, "truncated", f"block of {size} bytes: the last {missing} are missing")
     if sync != header.sync:
-        raise Rejection(STAGE, "sync", f"wrong sync marker at byte {end}, behind the block at byte {offset}")
+        raise Rejection(STAGE, "sync", f"wrong sync marker behind a block of {size} bytes")
     if header.codec == "null":  # in place: a copy of 76 kB costs more than finding what is in it
         return Block(offset, end + SYNC_BYTES, count, data, position, end)
     payload = _decompress(header.codec, data[position:end], limits)

@@ -42,10 +42,10 @@ def read_general(part: Part, data: bytes, position: int, end: int, limit: int) -
             raise
         except Exception as error:  # fastavro raises many kinds on bad bytes; each of them means the same
             if end - position <= size or stream.tell() < size:
-                detail = f"record at byte {position}: {type(error).__name__}: {error!s:.200}"
+                detail = f"{type(error).__name__}: {error!s:.200}"
                 raise Rejection("record", "record", detail) from error
     else:
-        raise Rejection("record", "too_large", f"a record of more than {limit} bytes at byte {position}")
+        raise Rejection("record", "too_large", f"a record of more than {limit} bytes")
     moved = {path: (start + position, end + position) for path, (start, end) in spans.items()}
     return moved, position + stream.tell()
 

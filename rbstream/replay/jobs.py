@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from typing import BinaryIO, cast
 
+from rbstream.assembly import make_pipeline
 from rbstream.errors import RbstreamError
 from rbstream.filter import Filter
 from rbstream.memory import keep_freed_memory
-from rbstream.packet.reader import PacketReader
-from rbstream.packet.survey import survey_named
-from rbstream.pipeline import Pipeline, Scorer
+from rbstream.pipeline import Scorer
 from rbstream.replay.chunk import ChunkResult, Collector, Wanted
 from rbstream.replay.sources import Source, load
 from rbstream.report.collect import ReportData
@@ -85,12 +84,10 @@ def _results(work: Work, chunks: Chunks, first: bool) -> Iterator[tuple[list[byt
     """Payload a micro-batch at a time; with a chunk's last, its result."""
     keep_freed_memory()
     scorer = work.load_scorer(first)
-    manifest = scorer.manifest
-    reader = PacketReader(survey_named(manifest.survey), manifest.channels, work.passes.fields, work.limits)
-    pipeline = Pipeline(reader, scorer, work.passes, work.limits, work.max_alerts)
+    pipeline = make_pipeline(scorer, work.passes, work.limits, work.max_alerts)
     loaded = ((load(source, work.limits) for source in chunk) for chunk in chunks)
     report = ReportData(work.passes.threshold) if work.wanted.report else None
-    collector = Collector(manifest.version, work.wanted, report)
+    collector = Collector(scorer.manifest.version, work.wanted, report)
     for outcomes, ends_chunk in pipeline.run(loaded):
         payload = collector.add(outcomes)
         yield payload, collector.finish_chunk() if ends_chunk else None

@@ -1,17 +1,15 @@
 """Where annotated packets go: containers by schema, a folder or a tar by input. Whole, or not there."""
 
-import io
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, BinaryIO, Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from rbstream.errors import UsageError
-from rbstream.output import OutputError, make_folder, temporary
+from rbstream.output import OutputError, PartFile, make_folder, temporary
 from rbstream.packet.alert import Origin
 from rbstream.packet.container import encode_header
 from rbstream.replay.chunk import ChunkResult, Segment
@@ -40,14 +38,18 @@ def open_output(path: str, taken: list[str]) -> Output:
     """
     target = Path(path)
     if path.endswith("/") or target.is_dir():
-        return FolderOutput(target)
+        return FolderOutput(target, taken)
     return TarOutput(target) if target.suffix == ".tar" else ContainerOutput(target, taken)
 
 
 def spare_inputs(outputs: dict[str, str], inputs: list[str]) -> None:
-    """Refuse outputs, by flag, that would overwrite an input or each other. Raises UsageError."""
+    """Refuse outputs, by flag, that would overwrite an input or each other, or could not mean what they say.
+
+    Raises UsageError.
+    """
     taken = {Path(name).resolve(): "is an input" for name in inputs}
     for flag, path in outputs.items():
+        _check_name(flag, path)
         target = Path(path).resolve()
         if flag == "-o" and (path.endswith("/") or target.is_dir()):
             if any(target == name.parent for name in taken):
@@ -59,42 +61,15 @@ def spare_inputs(outputs: dict[str, str], inputs: list[str]) -> None:
         taken[target] = f"is what {flag} names"
 
 
-class PartFile:
-    """A file under its temporary name. Raises OutputError where it can't be made or written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._part = temporary(path)
-        try:
-            make_folder(path.parent)
-            self._file: BinaryIO = self._part.open("wb", buffering=0)
-        except OSError as error:
-            raise OutputError(f"{path}: can't be written: {error.strerror}") from error
-
-    def write(self, data: bytes | memoryview) -> None:
-        """All of the data: unbuffered, since most writes are megabytes."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-
-    def commit(self) -> str:
-        """Give the file its name, and return it."""
-        try:
-            self._file.close()
-            self._part.replace(self.path)
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-        return str(self.path)
-
-    def discard(self) -> None:
-        """Remove what there is of it."""
-        with suppress(OSError):
-            self._file.close()
-        with suppress(OSError):
-            self._part.unlink()
+def _check_name(flag: str, path: str) -> None:
+    if not path:
+        raise UsageError(f"{flag} '': an empty name; an unset variable of the shell?")
+    if path == STDIN:
+        raise UsageError(f"{flag} -: standard output can't be written to; give a file's name")
+    if flag == "-o" and path.lower().endswith((".gz", ".tgz")):
+        raise UsageError(f"-o {path}: outputs are not zipped; give a name in .avro or .tar, or a folder")
+    if flag == "--report" and not path.lower().endswith((".html", ".htm")):
+        raise UsageError(f"--report {path}: the name has to end in .html")
 
 
 class ContainerOutput:
@@ -139,10 +114,10 @@ class FolderOutput:
     They grow in a hidden folder beside their places, and move there when all of them are whole.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, taken: list[str]) -> None:
         self._folder = folder
         self._hidden = temporary(folder / "night")
-        self._names = _Names()
+        self._names = _Names(path.name for path in map(Path, taken) if path.resolve().parent == folder.resolve())
         self._inputs = _Turns()
         self._written: list[str] = []
         self._file: PartFile | None = None
@@ -185,7 +160,7 @@ class TarOutput:
 
     def __init__(self, path: Path) -> None:
         self._part = PartFile(path)
-        self._tar = tarfile.open(fileobj=_Writer(self._part), mode="w")  # noqa: SIM115 - closed by commit
+        self._tar = tarfile.open(fileobj=self._part, mode="w")  # noqa: SIM115 - closed by commit
         self._names = _Names()
         self._inputs = _Turns()
         self._name = ""
@@ -237,30 +212,14 @@ class _Turns:
         return self._last != last
 
 
-class _Writer(io.RawIOBase):
-    """A part file as tarfile wants it."""
-
-    def __init__(self, part: PartFile) -> None:
-        self._part = part
-        self._position = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._part.write(data)
-        self._position += len(data)
-        return len(data)
-
-
 class _Names:
     """Names for outputs: the last part of the input's own; the second of a name gets `.2` before its ending.
 
     Without folders there is no `..`, and no member whose name is another one's folder.
     """
 
-    def __init__(self) -> None:
-        self._used: dict[str, int] = {}
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._used = dict.fromkeys(taken, 1)
 
     def unused(self, origin: Origin) -> str:
         """A file's name that was not given out before."""

@@ -1,7 +1,6 @@
 """One replay from paths to files: everything that can be refused is refused before the first packet is read."""
 
 import functools
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -11,26 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from rbstream import __version__
+from rbstream.assembly import make_filter, make_scorer, open_bundle
 from rbstream.errors import LimitError
-from rbstream.files import data_path
-from rbstream.filter import Filter, compile_where, ztf_fields
-from rbstream.model.manifest import Bundle, read_bundle
-from rbstream.packet.survey import survey_named
-from rbstream.pipeline import Scorer
+from rbstream.filter import Filter
+from rbstream.model.manifest import Bundle
+from rbstream.output import PartFile
 from rbstream.progress import Progress
 from rbstream.replay.chunk import ChunkResult, Wanted, cut_chunks
 from rbstream.replay.jobs import Results, Work, run_here, run_in_processes
-from rbstream.replay.outputs import Output, PartFile, open_output, spare_inputs
+from rbstream.replay.outputs import Output, open_output, spare_inputs
 from rbstream.replay.rejects import rejects_header
 from rbstream.replay.scores import Scores, open_scores
 from rbstream.replay.sources import Inputs, Source, find_inputs
 from rbstream.replay.summary import JUDGED_AT_THE_END, JUDGED_WHILE_RUNNING, Summary
 from rbstream.report.collect import ReportData
-from rbstream.settings import Model, Settings
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_BUNDLE = "models/rbstream-compact.pt"
+from rbstream.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -59,13 +53,12 @@ def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | 
     Raises UsageError for what can't be done, RbstreamError for faults of ours; then nothing is kept.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    bundle = read_bundle(settings.model.bundle or data_path(DEFAULT_BUNDLE), settings.model.sha256)
-    survey_named(bundle.manifest.survey)
+    bundle = open_bundle(settings.model)
     passes = make_filter(settings, bundle)
     names = find_inputs(request.paths)
     spare_inputs(request.outputs(), names)
     wanted = Wanted(bool(request.output), bool(request.scores), bool(request.rejects), bool(request.report))
-    load = functools.partial(load_scorer, bundle, settings.model)
+    load = functools.partial(make_scorer, bundle, settings.model)
     work = Work(load, passes, settings.limits, settings.batch.max_alerts, wanted)
     inputs, gate = Inputs(names, settings.limits), _Gate(settings.rejects.max_ratio)
     chunks, jobs = gate(cut_chunks(inputs)), settings.replay.jobs
@@ -81,23 +74,6 @@ def replay(request: Request, settings: Settings) -> tuple[Summary, LimitError | 
             _write_report(request.report, report, summary, request.paths, started)
         summary.files = files.commit(complete=limit is None)
     return summary, limit or _judged(summary, settings.rejects.max_ratio, JUDGED_AT_THE_END)
-
-
-def make_filter(settings: Settings, bundle: Bundle) -> Filter:
-    """The filter that the settings ask for. Raises UsageError where the expression can't be used."""
-    threshold = settings.filter.threshold
-    where = compile_where(settings.filter.where, ztf_fields()) if settings.filter.where is not None else None
-    return Filter(bundle.manifest.threshold if threshold is None else threshold, where)
-
-
-def load_scorer(bundle: Bundle, model: Model, warn: bool = True) -> Scorer:
-    """The bundle on its device, verified. Imports torch: only the processes that score do."""
-    from rbstream.model import bundle as torch_bundle
-
-    device = torch_bundle.choose_device(model.device)
-    if warn and device == "cpu" and model.device == "auto":
-        logger.warning("no CUDA device here: scoring on the CPU (--device cpu says so without this warning)")
-    return torch_bundle.load_scorer(bundle, device, model.precision)
 
 
 def _collect(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbstream.errors import UsageError
+from rbstream.output import PartFile
 from rbstream.replay.chunk import Row
-from rbstream.replay.outputs import PartFile
 
 # Nine significant digits tell any two float32 apart.
 DIGITS = ".9g"

@@ -59,6 +59,10 @@ def find_inputs(paths: list[str]) -> list[str]:
 
     Raises UsageError where a path leads to nothing.
     """
+    if paths.count(STDIN) > 1:
+        raise UsageError("-: standard input can be read only once")
+    if STDIN in paths and sys.stdin is None:
+        raise UsageError("-: standard input is closed")
     found: list[str] = []
     for path in paths:
         if path == STDIN or os.path.isfile(path) or (os.path.exists(path) and not os.path.isdir(path)):
@@ -185,7 +189,7 @@ def _plain(name: str, start: bytes, file: BinaryIO, path: str | None, limits: Li
     else:
         file.seek(0)
         whole = cast(io.BufferedReader, file)
-    if _is_tar(start):
+    if _is_tar(name, start):
         for member in members(whole, name, path is not None, limits):
             yield _member_piece(name, member, path)
     elif start.startswith(MAGIC):
@@ -194,9 +198,14 @@ def _plain(name: str, start: bytes, file: BinaryIO, path: str | None, limits: Li
         yield Piece(Origin(name), content=whole.read(limits.packet_bytes))
 
 
-def _is_tar(start: bytes) -> bool:
-    """Whether a file that starts so is a tar: a header, or the zeros that end one without members."""
-    return start[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC) or start == bytes(SNIFFED_BYTES)
+def _is_tar(name: str, start: bytes) -> bool:
+    """Whether a file that starts so is a tar: a header, or (by name) the zeros that end one without members.
+
+    Without the name, zeros are what a crash leaves of any file.
+    """
+    return start[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC) or (
+        start == bytes(SNIFFED_BYTES) and name.lower().endswith(SUFFIXES[1:])
+    )
 
 
 def _member_piece(name: str, member: Member | Rejected, path: str | None) -> Source:

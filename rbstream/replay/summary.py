@@ -1,6 +1,7 @@
 """What a replay adds up to: counts that always agree, and the limit on rejections."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from rbstream.replay.chunk import HISTOGRAM_BINS, ChunkResult
 JUDGED_WHILE_RUNNING = 1_000
 JUDGED_AT_THE_END = 20
 _BAR_WIDTH = 40
+# Output files shown by name: an archive has some schemas, a folder of outputs a night's members.
+MOST_LISTED = 10
 
 
 @dataclass
@@ -91,14 +94,16 @@ class Summary:
         if self.first_rejection:
             shown = f"first rejection: {self.first_rejection}"
             console.print(shown, highlight=False, markup=False, soft_wrap=True)
-        for name in ("outputs", "scores", "rejects", "report"):
-            for path in np.atleast_1d(self.files.get(name) or []):
-                console.print(
-                    f"{name.removesuffix('s') if name == 'outputs' else name}: {path}",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
+        for line in self._files_out():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _files_out(self) -> Iterator[str]:
+        outputs = self.files.get("outputs", [])
+        if len(outputs) > MOST_LISTED:
+            yield f"outputs: {len(outputs):,} files, the first is {outputs[0]}"
+        else:
+            yield from (f"output: {path}" for path in outputs)
+        yield from (f"{name}: {self.files[name]}" for name in ("scores", "rejects", "report") if self.files.get(name))
 
 
 def _and(where: str | None) -> str:

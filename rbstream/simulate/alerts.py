@@ -17,7 +17,7 @@ from .scene import Scene, draw_scene
 BATCH = 128  # scenes drawn at once: 30 MB of canvases, and numpy's overhead is spread thin
 REAL_SHARE = 0.5  # of the alerts: both classes equally well sampled; a survey's mix is not the aim
 # Every kind of a class is equally frequent, but for the two that always have masked pixels: half, so that
-# 14% of all alerts have NaN (docs/design.md) while a mask doesn't tell the class.
+# 14% of all alerts have NaN while a mask doesn't tell the class.
 ALWAYS_MASKED = ("edge", "masked_star_spike")
 _MASKED_REALS, _MASKED_BOGUS = 0.14, 0.07  # the rest of the bogus with NaN are those two kinds
 _TRUNCATED = 0.01  # share of stamps cut short by the chip's edge, at most this many rows or columns:

@@ -26,7 +26,7 @@ def track(rng: Rng, scene: Scene, longest: float) -> Array:
         (total[:, None] * share * (1 + 0.3 * length)).astype(np.float32),
         np.zeros((scenes, points), np.float32),
     )
-    # Charge diffuses by 0 to 0.6 px: a perfect delta is too easily told from a star (docs/design.md).
+    # Charge diffuses by 0 to 0.6 px: a perfect delta is too easily told from a star.
     return render(pixel_psf(rng.uniform(0, 0.6, scenes).astype(np.float32)), path)
 
 

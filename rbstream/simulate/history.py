@@ -9,7 +9,7 @@ from .optics import Rng
 from .scene import ZEROPOINT
 
 _WINDOW = 30.0  # days: how far ZTF's packets look back
-_SHORTEST, _LONGEST = 20, 65  # entries: ZTF's are 20 to 65 (docs/design.md)
+_SHORTEST, _LONGEST = 20, 65  # entries: ZTF's are 20 to 65
 _DETECTED = 0.3  # share of the entries that are detections; the rest are upper limits
 _FORCED = 20  # forced measurements: the last ones, as in ZTF's 4.02 packets (10 to 21)
 _SCATTER = 0.2 / 3600  # deg: the astrometric error of a faint detection

@@ -50,7 +50,7 @@ def flux_of(magnitude: np.ndarray | np.float32) -> Array:
 def draw_scene(rng: Rng, scenes: int) -> Scene:
     """Scenes without any event: what is left in their difference is what a good subtraction leaves.
 
-    The spreads are those of 3,700 real triplets (docs/design.md, "A simulator that transfers").
+    The spreads are those of 3,700 real triplets.
     """
     # Sky of 128 DN at the median, 45 to 330 at 5 to 95%; a noise in excess of the photons' is the readout's.
     sky = 110 * np.exp(rng.normal(0, 0.55, scenes))

@@ -178,8 +178,8 @@ def test_a_wrong_answer_of_the_device_is_an_error_of_the_model(bundle: Path, ans
 
 
 def test_the_default_bundle_scores_any_pixels() -> None:
+    from rbstream.assembly import DEFAULT_BUNDLE
     from rbstream.files import data_path
-    from rbstream.replay.run import DEFAULT_BUNDLE
 
     scorer = load_bundle(data_path(DEFAULT_BUNDLE))
     triplets = golden_triplets(scorer.manifest)

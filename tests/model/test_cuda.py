@@ -35,7 +35,7 @@ def test_replay_chooses_the_gpu_by_itself_and_agrees_with_the_cpu(tmp_path: Path
     simulate_night(tmp_path / "night.avro", alerts=300, seed=5)
     verdicts = {}
     for device in ("auto", "cpu"):
-        command = [sys.executable, "-m", "rbstream.cli", "replay", str(tmp_path / "night.avro"), "--json"]
+        command = [sys.executable, "-m", "rbstream", "replay", str(tmp_path / "night.avro"), "--json"]
         done = subprocess.run([*command, "--device", device], capture_output=True, check=True)
         verdicts[device] = json.loads(done.stdout)
     assert verdicts["auto"]["device"].startswith("cuda")
