@@ -65,10 +65,11 @@ def bench(paths: list[str], settings: Settings) -> dict[str, Any]:
         return [packet for source in sources if isinstance(packet := load(source, limits), Packet)]
 
     packets = read()
-    alerts = [alert for alert, _, _ in _scored(pipeline, packets)]
-    if not alerts:
+    # A triplet is good until the next batch only.
+    scored = [(alert, triplet.copy()) for alert, _, triplet in _scored(pipeline, packets)]
+    if not scored:
         raise UsageError("nothing to time: none of these packets could be scored")
-    triplets = np.stack([triplet for _, _, triplet in _scored(pipeline, packets)])
+    alerts, triplets = [alert for alert, _ in scored], np.stack([triplet for _, triplet in scored])
     stamps = [stamp for alert in alerts for path in alert.layout.cutouts if (stamp := alert.cutout(path))]
     zipped = [stamp for stamp in stamps if stamp.startswith(GZIP_MAGIC)]
     sample, network = _resized(triplets, FLOOR_ALERTS), BareNetwork(bundle)

@@ -20,6 +20,11 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def utf8(name: str) -> str:
+    """A file's name as text: names may hold bytes that are no UTF-8, Avro's and Parquet's strings may not."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it, where they are not there. Raises OSError."""
     try:

@@ -3,8 +3,6 @@
 import gzip
 import io
 import random
-import time
-import tracemalloc
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import fastavro
 import numpy as np
 import pytest
 from astropy.io import fits
+from bounds import bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -73,13 +72,8 @@ def reason(data: bytes, limits: Limits = LIMITS) -> str:
 @pytest.fixture
 def in_bounds() -> Iterator[None]:
     """Fails a test that takes more than 48 MiB or 10 s."""
-    tracemalloc.start()
-    start = time.monotonic()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 48 * MIB
-    assert time.monotonic() - start < 10
+    with bounded(48, 10):
+        yield
 
 
 @budget

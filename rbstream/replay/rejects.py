@@ -12,6 +12,7 @@ from fastavro.schema import SchemaParseException, UnknownType, to_parsing_canoni
 
 from rbstream.errors import Rejection
 from rbstream.files import data_path
+from rbstream.output import utf8
 from rbstream.packet.alert import Origin, Packet, Rejected
 from rbstream.packet.container import (
     SYNC_BYTES,
@@ -52,9 +53,9 @@ def encode_reject(rejected: Rejected) -> bytes:
     record = {
         "stage": rejection.stage,
         "reason": rejection.reason,
-        "detail": _text(rejection.detail),
-        "file": _text(origin.file),
-        "member": None if origin.member is None else _text(origin.member),
+        "detail": utf8(rejection.detail),
+        "file": utf8(origin.file),
+        "member": None if origin.member is None else utf8(origin.member),
         "record": origin.record,
         "offset": origin.offset,
         "packet": rejected.packet,
@@ -114,8 +115,3 @@ def _header_length(content: bytes, limits: Limits) -> int:
         return read_header(content, limits).length
     except Rejection:
         return 0
-
-
-def _text(value: str) -> str:
-    """File names may hold bytes that are no UTF-8; Avro's strings may not."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

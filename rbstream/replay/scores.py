@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbstream.errors import UsageError
-from rbstream.output import PartFile
+from rbstream.output import PartFile, utf8
 from rbstream.replay.chunk import Row
 
 # Nine significant digits tell any two float32 apart.
@@ -108,10 +108,7 @@ class ParquetScores:
 
 
 def _utf8(values: Any) -> list[Any]:
-    """File names may hold bytes that are no UTF-8; tables may not."""
-    return [
-        x.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(x, str) else x for x in values
-    ]
+    return [utf8(value) if isinstance(value, str) else value for value in values]
 
 
 class _Sink(io.RawIOBase):
