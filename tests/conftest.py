@@ -1,24 +1,13 @@
 """What tests share: real data where it is, and what a machine has or lacks."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from needs import SHARED, require
 from tiny import split, write_tiny
 
 from rbstream.simulate import simulate_night
-
-SHARED = Path(__file__).parent.parent.parent / "shared"
-
-
-def require(name: str, present: bool, reason: str) -> None:
-    """Skip the test where `name` is absent; fail it where RBSTREAM_TEST_REQUIRE says that it must be there."""
-    if present:
-        return
-    if name in os.environ.get("RBSTREAM_TEST_REQUIRE", "").split(","):
-        pytest.fail(f"RBSTREAM_TEST_REQUIRE names {name}, but {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,40 @@
+"""A real broker for the tests of this folder, which run one after the other: they share it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from broker import Broker, missing
+from needs import require
+
+_numbers = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist makes groups of the marks that are there when its own hook runs
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("kafka"))
+
+
+@pytest.fixture(scope="session")
+def kafka() -> None:
+    """Skips where no broker can be had."""
+    require("kafka", missing() is None, str(missing()))
+
+
+@pytest.fixture(scope="session")
+def broker(kafka: None) -> Iterator[Broker]:
+    """A broker for the session. A test that stops it starts it again; one that needs other properties makes its own."""
+    broker = Broker()
+    try:
+        yield broker.start()
+    finally:
+        broker.close()
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], str]:
+    """Names that no other test has, for topics, groups and transactional ids: `fresh("in")` is `in-7`."""
+    return lambda name: f"{name}-{next(_numbers)}"
