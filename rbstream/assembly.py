@@ -1,7 +1,9 @@
 """What the settings ask for, put together: bundle, filter, scorer, pipeline. Every feeder of packets starts here."""
 
 import logging
+from collections.abc import Mapping
 
+from rbstream.errors import UsageError
 from rbstream.files import data_path
 from rbstream.filter import Filter, compile_where, ztf_fields
 from rbstream.model.manifest import Bundle, read_bundle
@@ -24,9 +26,23 @@ def open_bundle(model: Model) -> Bundle:
 
 def make_filter(settings: Settings, bundle: Bundle) -> Filter:
     """The filter that the settings ask for. Raises UsageError where the expression can't be used."""
-    threshold = settings.filter.threshold
-    where = compile_where(settings.filter.where, ztf_fields()) if settings.filter.where is not None else None
-    return Filter(bundle.manifest.threshold if threshold is None else threshold, where)
+    return _filter(settings.filter.threshold, settings.filter.where, bundle)
+
+
+def make_routes(settings: Settings, bundle: Bundle) -> dict[str, Filter]:
+    """The filters of the named routes. Raises as `make_filter`, naming the route."""
+    routes = {}
+    for name, route in settings.routes.items():
+        try:
+            routes[name] = _filter(route.threshold, route.where, bundle)
+        except UsageError as error:
+            raise UsageError(f"routes.{name}: {error}") from error
+    return routes
+
+
+def _filter(threshold: float | None, where: str | None, bundle: Bundle) -> Filter:
+    condition = compile_where(where, ztf_fields()) if where is not None else None
+    return Filter(bundle.manifest.threshold if threshold is None else threshold, condition)
 
 
 def make_scorer(bundle: Bundle, model: Model, warn: bool = True) -> Scorer:
@@ -39,8 +55,18 @@ def make_scorer(bundle: Bundle, model: Model, warn: bool = True) -> Scorer:
     return torch_bundle.load_scorer(bundle, device, model.precision)
 
 
-def make_pipeline(scorer: Scorer, passes: Filter, limits: Limits, max_alerts: int) -> Pipeline:
-    """The pipeline for the survey and channels of the scorer's network."""
+def make_pipeline(
+    scorer: Scorer,
+    filters: Mapping[str, Filter],
+    limits: Limits,
+    max_alerts: int,
+    fields: frozenset[str] = frozenset(),
+) -> Pipeline:
+    """The pipeline for the survey and channels of the scorer's network.
+
+    filters: by name of their route. fields: candidate fields that are wanted beside those of the filters.
+    """
     manifest = scorer.manifest
-    reader = PacketReader(survey_named(manifest.survey), manifest.channels, passes.fields, limits)
-    return Pipeline(reader, scorer, passes, limits, max_alerts)
+    wanted = fields.union(*(each.fields for each in filters.values()))
+    reader = PacketReader(survey_named(manifest.survey), manifest.channels, wanted, limits)
+    return Pipeline(reader, scorer, filters, limits, max_alerts)

@@ -58,7 +58,7 @@ def bench(paths: list[str], settings: Settings) -> dict[str, Any]:
     scorer = make_scorer(bundle, settings.model)
     manifest, passes, limits = scorer.manifest, make_filter(settings, bundle), settings.limits
     reader = PacketReader(survey_named(manifest.survey), manifest.channels, passes.fields, limits)
-    pipeline = make_pipeline(scorer, passes, limits, settings.batch.max_alerts)
+    pipeline = make_pipeline(scorer, {"output": passes}, limits, settings.batch.max_alerts)
     sources = list(islice(Inputs(find_inputs(paths), limits), MAX_SOURCES))
 
     def read() -> list[Packet]:
@@ -98,8 +98,8 @@ def bench(paths: list[str], settings: Settings) -> dict[str, Any]:
 
 
 def _scored(pipeline: Pipeline, packets: Any) -> Any:
-    for outcomes, _ in pipeline.run([packets]):
-        for outcome in outcomes:
+    for batch in pipeline.run([packets]):
+        for outcome in batch.outcomes:
             if not isinstance(outcome.item, Rejected):
                 yield outcome.item, outcome.drb, outcome.triplet
 

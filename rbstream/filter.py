@@ -41,9 +41,13 @@ class Filter:
         The other names mean what `candidate` says, `drb_upstream` included: give it as it will be published.
         A NaN score doesn't pass.
         """
-        if not drb >= self._bar:
+        if not self.reached(drb):
             return False
         return self.where is None or self.where({**candidate, "drb": float(drb)})
+
+    def reached(self, drb: float) -> bool:
+        """Whether a score is at or above the threshold."""
+        return drb >= self._bar
 
 
 @cache

@@ -1,7 +1,8 @@
 """Packets in, outcomes out, in order, in micro-batches; one batch is decoded while another is scored."""
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
@@ -42,39 +43,54 @@ class Scorer(Protocol):
 class Outcome:
     """What became of one alert: the scored alert, its score and triplet; or what was rejected.
 
+    reason: why it did not pass: the rejection's, `threshold` or `where`. routes: names of the filters that it passed.
     triplet: float32 (channels, size, size), NaN where masked or outside the chip.
     """
 
     verdict: Verdict
     item: Alert | Rejected
+    reason: str = ""
     drb: float = np.nan
     triplet: NDArray[np.float32] | None = None
+    routes: tuple[str, ...] = ()
 
 
 class Outcomes(NamedTuple):
-    """What became of a micro-batch, in order; and whether its chunk ends with it."""
+    """What became of a micro-batch, in order; whether its chunk ends with it; and what it took [s]."""
 
     outcomes: list[Outcome]
     ends_chunk: bool
+    decode_seconds: float = 0.0
+    score_seconds: float = 0.0
+
+
+Scores = tuple[NDArray[np.float32], float]
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Alerts and rejections in order; the alerts' triplets, in the same order; their scores to come."""
+    """Alerts and rejections in order; the alerts' triplets, in the same order; their scores, and what they took."""
 
     items: list[Alert | Rejected]
     triplets: NDArray[np.float32]
     ends_chunk: bool
-    scores: "Future[NDArray[np.float32]] | None" = None
+    seconds: float
+    scores: "Future[Scores] | None" = None
 
 
 class Pipeline:
-    """The way of a packet. The reader's survey and channels must be those of the scorer's manifest."""
+    """The way of a packet. The reader's survey and channels must be those of the scorer's manifest.
 
-    def __init__(self, reader: PacketReader, scorer: Scorer, passes: Filter, limits: Limits, max_alerts: int) -> None:
+    filters: by the names of the routes that they open; an alert passes if any of them lets it.
+    """
+
+    def __init__(
+        self, reader: PacketReader, scorer: Scorer, filters: Mapping[str, Filter], limits: Limits, max_alerts: int
+    ) -> None:
         self._reader = reader
         self._scorer = scorer
-        self._filter = passes
+        self._filters = filters
+        self._fields = frozenset[str]().union(*(each.fields for each in filters.values()))
         self._limits = limits
         self._max_alerts = max_alerts
         self._size = scorer.manifest.size
@@ -90,7 +106,7 @@ class Pipeline:
         with ThreadPoolExecutor(1, thread_name_prefix="score") as scoring:
             for batch in self._batches(chunks):
                 if len(batch.triplets):
-                    batch.scores = scoring.submit(self._scorer.score, batch.triplets)
+                    batch.scores = scoring.submit(self._score, batch.triplets)
                 pending.append(batch)
                 if len(pending) > BATCHES_IN_FLIGHT:
                     yield self._outcomes(pending.popleft())
@@ -102,12 +118,13 @@ class Pipeline:
         # scored, one is given out.
         memory = cycle([self._scorer.new_batch(self._max_alerts) for _ in range(BATCHES_IN_FLIGHT + 2)])
         for chunk in chunks:
+            started = time.perf_counter()
             items: list[Alert | Rejected] = []
             triplets, filled = next(memory), 0
             for item in self._items(chunk):
                 if filled == self._max_alerts:
-                    yield _Batch(items, triplets, ends_chunk=False)
-                    items, triplets, filled = [], next(memory), 0
+                    yield _Batch(items, triplets, False, time.perf_counter() - started)
+                    items, triplets, filled, started = [], next(memory), 0, time.perf_counter()
                 if isinstance(item, Alert):
                     try:
                         self._decode(item, triplets[filled])
@@ -115,7 +132,7 @@ class Pipeline:
                     except Rejection as rejection:
                         item = Rejected(rejection, item.origin, item.original())
                 items.append(item)
-            yield _Batch(items, triplets[:filled], ends_chunk=True)
+            yield _Batch(items, triplets[:filled], True, time.perf_counter() - started)
 
     def _items(self, chunk: Iterable[Packet | Rejected]) -> Iterator[Alert | Rejected]:
         for item in chunk:
@@ -144,18 +161,25 @@ class Pipeline:
                 detail = f"{path} is {shape} pixels; the model takes up to {self._size}"
                 raise Rejection("cutout", "cutout_shape", detail)
 
+    def _score(self, triplets: NDArray[np.float32]) -> Scores:
+        started = time.perf_counter()
+        return self._scorer.score(triplets), time.perf_counter() - started
+
     def _outcomes(self, batch: _Batch) -> Outcomes:
-        scores = iter(batch.scores.result().tolist() if batch.scores is not None else ())
-        triplets = iter(batch.triplets)
+        values, seconds = batch.scores.result() if batch.scores is not None else (np.empty(0), 0.0)
+        scores, triplets = iter(values.tolist()), iter(batch.triplets)
         outcomes = []
         for item in batch.items:
             if isinstance(item, Rejected):
-                outcomes.append(Outcome("rejected", item))
+                outcomes.append(Outcome("rejected", item, item.rejection.reason))
             else:
-                drb = next(scores)
-                outcomes.append(Outcome(self._verdict(item, drb), item, drb, next(triplets)))
-        return Outcomes(outcomes, batch.ends_chunk)
+                outcomes.append(self._judged(item, next(scores), next(triplets)))
+        return Outcomes(outcomes, batch.ends_chunk, batch.seconds, seconds)
 
-    def _verdict(self, alert: Alert, drb: float) -> Verdict:
-        published = alert.published(self._filter.fields, self._scorer.manifest.version)
-        return "passed" if self._filter.passes(drb, published) else "filtered"
+    def _judged(self, alert: Alert, drb: float, triplet: NDArray[np.float32]) -> Outcome:
+        published = alert.published(self._fields, self._scorer.manifest.version)
+        routes = tuple(name for name, each in self._filters.items() if each.passes(drb, published))
+        if routes:
+            return Outcome("passed", alert, "", drb, triplet, routes)
+        reached = any(each.reached(drb) for each in self._filters.values())
+        return Outcome("filtered", alert, "where" if reached else "threshold", drb, triplet)

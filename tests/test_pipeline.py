@@ -55,7 +55,7 @@ def outcomes(
     limits = Limits()
     reader = PacketReader(ZTF, scorer.manifest.channels, passes.fields, limits)
     found = []
-    for batch, _ in Pipeline(reader, scorer, passes, limits, max_alerts).run(chunks):
+    for batch, *_ in Pipeline(reader, scorer, {"output": passes}, limits, max_alerts).run(chunks):
         for outcome in batch:
             if outcome.triplet is not None:  # the memory is used again
                 outcome.triplet = outcome.triplet.copy()
@@ -177,7 +177,7 @@ def test_whoever_stops_listening_leaves_no_thread(mixed: list[Packet | Rejected]
     limits, scorer = Limits(), Means()
     passes = Filter(0.5, None)
     reader = PacketReader(ZTF, scorer.manifest.channels, passes.fields, limits)
-    run = Pipeline(reader, scorer, passes, limits, 4).run([mixed])
+    run = Pipeline(reader, scorer, {"output": passes}, limits, 4).run([mixed])
     next(iter(run))
     run.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("score")]

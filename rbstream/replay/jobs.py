@@ -84,13 +84,13 @@ def _results(work: Work, chunks: Chunks, first: bool) -> Iterator[tuple[list[byt
     """Payload a micro-batch at a time; with a chunk's last, its result."""
     keep_freed_memory()
     scorer = work.load_scorer(first)
-    pipeline = make_pipeline(scorer, work.passes, work.limits, work.max_alerts)
+    pipeline = make_pipeline(scorer, {"output": work.passes}, work.limits, work.max_alerts)
     loaded = ((load(source, work.limits) for source in chunk) for chunk in chunks)
     report = ReportData(work.passes.threshold) if work.wanted.report else None
     collector = Collector(scorer.manifest.version, work.wanted, report)
-    for outcomes, ends_chunk in pipeline.run(loaded):
-        payload = collector.add(outcomes)
-        yield payload, collector.finish_chunk() if ends_chunk else None
+    for batch in pipeline.run(loaded):
+        payload = collector.add(batch.outcomes)
+        yield payload, collector.finish_chunk() if batch.ends_chunk else None
     yield [], ChunkResult(report=report, device=str(scorer.device))
 
 
