@@ -1,0 +1,1 @@
+"""Everything that speaks to a Kafka cluster, or to what stands beside one."""
