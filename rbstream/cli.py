@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from rbstream import __version__, log
+from rbstream.config import describe, load_settings
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
-from rbstream.settings import Settings, describe, load_settings
+from rbstream.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,8 +106,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     given = {name: value for name, value in vars(options).items() if "." in name}
     for item in options.set:
         name, equals, value = item.partition("=")
-        if not equals or "." not in name:
-            raise UsageError(f"--set {item}: expected NAME=VALUE with a dotted name, e.g. limits.cutout_side=256")
+        if not equals:
+            raise UsageError(f"--set {item}: expected NAME=VALUE, e.g. limits.cutout_side=256")
         given[name] = value
     return load_settings(given)
 

@@ -1,44 +1,122 @@
-"""Every setting, once: type, unit, default, one-line description.
+"""Every setting, once: type, unit, default, one-line description. Where the values come from: rbstream/config.py."""
 
-Later wins: defaults < environment (`RBSTREAM_MODEL__DEVICE=cpu`) < command line.
-"""
-
-import difflib
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from rbstream.errors import UsageError
+from rbstream.masking import masked
+from rbstream.units import Duration, Size
 
 MIB = 1 << 20
+PREFIX = "RBSTREAM_"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _listed(value: object) -> object:
+    """A list from one string: JSON, or names between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"starts like a JSON list, and is none: {error}") from error
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _plain(value: object) -> object:
+    """librdkafka's text for what TOML writes without quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Properties = dict[str, Annotated[str, BeforeValidator(_plain)]]
 
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return ((name, masked(str(name), value)) for name, value in super().__repr_args__())
+
+
+class Source(_Group):
+    """Where alerts come from."""
+
+    bootstrap_servers: Text | None = Field(default=None, description="Kafka to read from: host:port[,host:port...]")
+    group_id: Text = Field(default="rbstream", description="Consumer group; workers of one group share the alerts")
+    topics: Names = Field(default=(), description="Topics to read: names, or regular expressions after ^")
+    instance_id: Text | None = Field(
+        default=None, description="Name of this worker within its group, for static membership; dynamic by default"
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic", description="Kafka's group protocol: classic, or consumer (KIP-848)"
+    )
+    schema_registry: Text | None = Field(
+        default=None, description="URL of the schema registry for Confluent-framed packets"
+    )
+    schemas: Path | None = Field(
+        default=None, description="Folder of schemas <id>.avsc for Confluent-framed packets, in place of a registry"
+    )
+    # Some 800 packets of 76 kB: seconds of work, so that the network's pauses don't show.
+    prefetch: Size = Field(default=64 * MIB, ge=MIB, le=(1 << 31) - 1024, description="Packets fetched ahead, at most")
+    properties: Properties = Field(default={}, description="Any property of librdkafka for the consumer, by its name")
+
+
+class Sink(_Group):
+    """Where results go."""
+
+    bootstrap_servers: Text | None = Field(
+        default=None, description="Kafka to write to: host:port[,host:port...]; the source's by default"
+    )
+    topic: Text | None = Field(default=None, description="Topic of the annotated alerts that pass")
+    dead_letters: Text | None = Field(default=None, description="Topic of the packets that can't be scored")
+    scores: Text | None = Field(default=None, description="Topic of a small record for every alert; none by default")
+    transactional_id: Text | None = Field(
+        default=None, description="Name of this worker's transactions: one a process, the same after a restart"
+    )
+    # The longest that transaction.max.timeout.ms allows on a broker left as installed.
+    max_outage: Duration = Field(default=900, ge=1, description="How long Kafka may be away before the worker gives up")
+    properties: Properties = Field(default={}, description="Any property of librdkafka for the producer, by its name")
+
+
+class Route(_Group):
+    """A further topic with a filter of its own."""
+
+    topic: Text = Field(description="Topic of the alerts that take this route")
+    threshold: Threshold | None = Field(
+        default=None, description="Score from which an alert takes this route; filter.threshold by default"
+    )
+    where: str | None = Field(default=None, description="Condition on candidate fields that must hold too")
 
 
 class Limits(_Group):
     """Sizes that are checked before memory is taken."""
 
     # A packet is 76 kB; the largest container blocks seen in the wild hold some dozens of them.
-    packet_bytes: int = Field(
+    packet_bytes: Size = Field(
         default=16 * MIB,
         ge=1024,
-        description="Largest packet or container block, stored or decompressed [bytes]",
+        description="Largest packet or container block, stored or decompressed",
     )
     # fastavro takes some fifty times a record's bytes to decode it: the general path then stays under 128 MiB.
-    record_bytes: int = Field(default=2 * MIB, ge=1024, description="Largest record [bytes]")
+    record_bytes: Size = Field(default=2 * MIB, ge=1024, description="Largest record")
     # Full packets reach packet_bytes at some 200. Each record that is rejected keeps a copy of the schema: more of
     # them could make a gigabyte of a block.
     block_records: int = Field(default=1024, ge=1, description="Most records in a container block")
     # ZTF's schema has 26 kB, the largest of other surveys 60 kB.
-    schema_bytes: int = Field(default=1 * MIB, ge=1024, description="Largest Avro schema [bytes]")
+    schema_bytes: Size = Field(default=1 * MIB, ge=1024, description="Largest Avro schema")
     # 63 x 63 float32 pixels and a header are 20 kB; this leaves room for any survey's 1,000 x 1,000.
-    cutout_bytes: int = Field(default=4 * MIB, ge=2880, description="Largest cutout, unzipped [bytes]")
+    cutout_bytes: Size = Field(default=4 * MIB, ge=2880, description="Largest cutout, unzipped")
     cutout_side: int = Field(default=1024, ge=1, description="Longest side of a cutout [pixels]")
 
 
@@ -60,12 +138,8 @@ class Model(_Group):
 class Filter(_Group):
     """What passes."""
 
-    threshold: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Score from which an alert passes; the bundle's own by default",
+    threshold: Threshold | None = Field(
+        default=None, description="Score from which an alert passes; the bundle's own by default"
     )
     where: str | None = Field(
         default=None, description='Condition on candidate fields that must hold too, e.g. "magpsf < 19.5"'
@@ -77,6 +151,11 @@ class Batch(_Group):
 
     # Measured best on one core: larger batches fall out of the cache, smaller ones pay the call.
     max_alerts: int = Field(default=32, ge=1, le=4096, description="Alerts scored at once")
+    max_bytes: Size = Field(default=32 * MIB, ge=1024, description="Packets that wait for a batch to fill, at most")
+    # A tenth of what a night's broker adds anyway; at 100 alerts/s batches of ten.
+    max_delay: Duration = Field(default=0.1, le=60, description="Longest wait for a batch to fill")
+    # Enough to keep decoding and scoring busy while a transaction commits.
+    queue: int = Field(default=8, ge=1, le=1024, description="Batches on their way through decoding and scoring")
 
 
 class Rejects(_Group):
@@ -85,6 +164,9 @@ class Rejects(_Group):
     max_ratio: float = Field(
         default=0.2, ge=0, le=1, description="Share of rejected alerts from which a run stops with status 3"
     )
+    # A bit each, in the 4096 characters of a committed offset's metadata.
+    window: int = Field(default=1000, ge=20, le=16_000, description="Alerts of a partition that the share is taken of")
+    in_a_row: int = Field(default=100, ge=1, description="Rejected alerts in a row at which a worker stops, status 3")
 
 
 class Replay(_Group):
@@ -98,80 +180,67 @@ class Replay(_Group):
     )
 
 
-_PREFIX, _TEST_PREFIX = "RBSTREAM_", "RBSTREAM_TEST_"
+class Shutdown(_Group):
+    """How a worker stops."""
+
+    # Kubernetes kills a pod 30 s after SIGTERM.
+    drain: Duration = Field(
+        default=25, ge=1, description="Time to finish and commit what is under way, on SIGTERM and on a rebalance"
+    )
+
+
+class Metrics(_Group):
+    """The endpoint of /metrics, /livez and /readyz."""
+
+    host: Text = Field(default="0.0.0.0", description="Address to listen on")
+    port: int = Field(default=9108, ge=0, le=65535, description="Port to listen on; 0 is any free one")
+
+
+class Health(_Group):
+    """When a worker counts as stuck."""
+
+    # The slowest healthy turn is a commit through a broker's election, some ten seconds.
+    stuck_after: Duration = Field(default=120, ge=1, description="Time without progress after which /livez fails")
+
+
+class Log(_Group):
+    """Logs on standard error."""
+
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="One JSON object a line, or text; auto is text on a terminal, else JSON"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to be logged")
 
 
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        nested_model_default_partial_update=True,
+        env_prefix=PREFIX, env_nested_delimiter="__", enable_decoding=False, frozen=True, extra="forbid"
     )
 
-    limits: Limits = Limits()
+    delivery: Literal["exactly-once", "at-least-once"] = Field(
+        default="exactly-once", description="What is promised of results: exactly-once, or at-least-once"
+    )
+    source: Source = Source()
+    sink: Sink = Sink()
+    routes: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")], Route] = Field(
+        default={}, description="Further topics by name, each with a filter of its own"
+    )
     model: Model = Model()
     filter: Filter = Filter()
     batch: Batch = Batch()
     rejects: Rejects = Rejects()
+    limits: Limits = Limits()
+    shutdown: Shutdown = Shutdown()
+    metrics: Metrics = Metrics()
+    health: Health = Health()
+    log: Log = Log()
     replay: Replay = Field(default_factory=Replay)
 
-
-def load_settings(overrides: dict[str, Any]) -> Settings:
-    """The effective settings. overrides: from the command line, by dotted name; None is "not given".
-
-    Raises UsageError that names each wrong setting.
-    """
-    _check_environment()
-    tree: dict[str, dict[str, Any]] = {}
-    for name, value in overrides.items():
-        group, _, field = name.partition(".")
-        if value is not None:
-            tree.setdefault(group, {})[field] = value
-    try:
-        return Settings(**tree)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise UsageError("settings: " + "; ".join(map(_problem, error.errors()))) from error
-    except SettingsError as error:  # a whole group in one variable is taken for JSON
-        raise UsageError(f"settings: {error}; set RBSTREAM_GROUP__NAME, one variable each") from error
-
-
-def _check_environment() -> None:
-    """Raises UsageError for a variable that is meant for us and sets nothing."""
-    for variable in os.environ:
-        group, _, field = variable.removeprefix(_PREFIX).lower().partition("__")
-        ours = variable.startswith(_PREFIX) and not variable.startswith(_TEST_PREFIX)
-        if ours and group not in Settings.model_fields:
-            raise UsageError(f"{variable}: no such setting{_nearest(f'{group}.{field}')}")
-
-
-def _problem(error: Any) -> str:
-    """What is wrong with one setting, in words."""
-    name, given = ".".join(map(str, error["loc"])), error["input"]
-    if error["type"] != "extra_forbidden":
-        return f"{name}: {error['msg']} (got {given!r})"
-    if isinstance(given, dict):  # a whole group that is not known
-        name, given = next((f"{name}.{field}", value) for field, value in given.items())
-    return f"{name}: no such setting (given {given!r}){_nearest(name)}"
-
-
-def _nearest(name: str) -> str:
-    known = [f"{group}.{field}" for group in Settings.model_fields for field in _fields(group)]
-    nearest = difflib.get_close_matches(name, known, 1)
-    return f"; the nearest is {nearest[0]}" if nearest else f"; there are {', '.join(known)}"
-
-
-def _fields(group: str) -> Any:
-    model: Any = Settings.model_fields[group].annotation
-    return model.model_fields
-
-
-def describe(name: str) -> str:
-    """The one-line description of a setting and its default, by dotted name, as the command line's help says it."""
-    group, _, field = name.partition(".")
-    info = _fields(group)[field]
-    fixed = info.default_factory is None and info.default is not None
-    return f"{info.description} (default: {info.default})" if fixed else str(info.description)
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: rbstream/config.py reads the sources, and keeps where each value came from."""
+        return (init_settings,)

@@ -242,7 +242,7 @@ def test_every_command_helps(here: Here, command: str) -> None:
         ("replay NIGHT --frob", "unrecognized arguments: --frob"), ("replay absent.avro", "no such file or folder"),
         ("replay NIGHT --jobs 0", "replay.jobs"), ("replay NIGHT --threshold 2", "filter.threshold"),
         ("replay NIGHT --device gpu", "model.device"), ("replay NIGHT --precision half", "model.precision"),
-        ("replay NIGHT --set cutout_side=3", "expected NAME=VALUE"),
+        ("replay NIGHT --set cutout_side=3", "nearest is limits.cutout_side"),
         ("replay NIGHT --set limits.cutout_side", "expected"),
         ("replay NIGHT --set limits.cutout_sied=3", "nearest is limits.cutout_side"),
         ("replay NIGHT --set limits.cutout_side=x", "limits.cutout_side"),
