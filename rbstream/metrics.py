@@ -280,3 +280,27 @@ class Metrics:
     ) -> Declared:
         self.declared.append(Declared(f"rbstream_{name}", kind, labels, unit, meaning, buckets, why))
         return self.declared[-1]
+
+
+def describe_metrics() -> str:
+    """`docs/metrics.md`: every metric with its labels, unit and meaning; the histograms' bounds and their reasons."""
+    declared = Metrics().declared
+    lines = [
+        *("# Metrics", "", "Made by `docs/generate.py` from `rbstream/metrics.py`; edit that.", ""),
+        "`GET /metrics` (port `metrics.port`, 9108 by default) in Prometheus' text format, or in OpenMetrics where the",
+        "client asks for it. Alerts and messages are counted once they are committed: what an aborted transaction or",
+        "a killed worker held is counted when it is read again. All counts are since the start of this process.",
+        *("", "| metric | type | labels | unit | meaning |", "|---|---|---|---|---|"),
+    ]
+    for metric in declared:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.unit} | {metric.meaning} |")
+    lines += [
+        *("", "Beside these the client library's own: `process_*` (CPU, memory, open files), `python_info` and"),
+        *("`python_gc_*`.", "", "## Buckets", "", "| histogram | upper bounds | why these |", "|---|---|---|"),
+    ]
+    for metric in declared:
+        if metric.buckets:
+            bounds = ", ".join(f"{bound:g}" for bound in metric.buckets)
+            lines.append(f"| `{metric.name}` | {bounds} | {metric.why} |")
+    return "\n".join(lines) + "\n"
