@@ -118,11 +118,12 @@ class GpuCollector(Collector):
         if torch is None or self.device is None or not self.device.startswith("cuda"):
             return []
         memory, utilization = self.describe()
-        # A GPU that fails is the scoring's to report; the other metrics must still be there to tell of it.
-        with suppress(RuntimeError, OSError):
+        # A GPU that fails is the scoring's to report; the other metrics must still be there to tell of it. What torch
+        # and NVML raise is of many classes: not there, not installed, not allowed, not on a MIG slice.
+        with suppress(Exception):
             free, total = torch.cuda.mem_get_info(self.device)
             memory.add_metric((self.device, "used"), total - free)
             memory.add_metric((self.device, "total"), total)
-        with suppress(Exception):  # NVML has exceptions of its own: not installed, not allowed, not on a MIG slice
+        with suppress(Exception):
             utilization.add_metric((self.device,), torch.cuda.utilization(self.device) / 100)
         return [family for family in (memory, utilization) if family.samples]

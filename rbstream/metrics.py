@@ -111,8 +111,8 @@ class Metrics:
             "batch_alerts",
             "alerts",
             "Alerts in a micro-batch",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-            why="powers of two, as `batch.max_alerts` is chosen",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+            why="powers of two, as `batch.max_alerts` is chosen, up to the most that it may be",
         )
         self.batch_wait_seconds = self._histogram(
             "batch_wait_seconds",
