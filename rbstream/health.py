@@ -31,6 +31,9 @@ CLIENT_TIMEOUT = 5.0
 # Many more than the kubelet and a few Prometheus open at a time; each costs a thread.
 MAX_CLIENTS = 64
 
+# How long `close` may take until the server notices [s]: it comes out of the time for draining.
+CLOSE_WITHIN = 0.1
+
 # Looks at the loop before it counts as stuck: the stacks are written at most a tenth later than they could be.
 LOOKS = 10
 
@@ -86,7 +89,7 @@ class Health:
                 f"can't serve metrics on {host} port {port}: {error.strerror or error}; choose another "
                 "`metrics.host` or `metrics.port`"
             ) from error
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=[CLOSE_WITHIN], name="health", daemon=True).start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return int(self._server.server_port)
 
@@ -186,6 +189,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """One thread a client, so that a slow one keeps nobody waiting; of too many, the oldest is dropped."""
 
     daemon_threads = True
+    request_queue_size = MAX_CLIENTS  # who knocks while five others wait would be told to come again in a second
 
     def __init__(self, family: int, address: tuple[str, int], app: Callable[..., Iterable[bytes]]) -> None:
         self.address_family = family
