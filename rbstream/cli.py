@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from rbstream import __version__, log
-from rbstream.config import describe, load_settings
+from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
 from rbstream.settings import Settings
 
@@ -73,47 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_)
-    command.set_defaults(run=run)
-    return command
-
-
-def _setting(command: argparse.ArgumentParser, flag: str, name: str, **options: Any) -> None:
-    """A flag for a setting, with the setting's own description."""
-    help_ = describe(name).replace("%", "%%")
-    command.add_argument(flag, dest=name, help=help_, **options)
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="Any other setting, e.g. limits.cutout_side=256",
-    )
-
-
-def _add_model_settings(command: argparse.ArgumentParser) -> None:
-    _setting(command, "--model", "model.bundle", metavar="BUNDLE")
-    _setting(command, "--model-sha256", "model.sha256", metavar="HEX")
-    _setting(command, "--device", "model.device", metavar="DEVICE")
-    _setting(command, "--precision", "model.precision", metavar="float32|bfloat16")
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    given = {name: value for name, value in vars(options).items() if "." in name}
-    for item in options.set:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise UsageError(f"--set {item}: expected NAME=VALUE, e.g. limits.cutout_side=256")
-        given[name] = value
-    return load_settings(given)
-
-
 def _add_replay(commands: Any) -> None:
-    command = _command(commands, "replay", _replay, "Score packets in files; write the annotated ones that pass.")
+    command = add_command(commands, "replay", _replay, "Score packets in files; write the annotated ones that pass.")
     command.add_argument(
         "paths", nargs="+", metavar="PATH",
         help="Avro files, nights as .tar, .tar.gz or .tgz, rejects files, folders, globs; - is standard input",
@@ -126,20 +87,20 @@ def _add_replay(commands: Any) -> None:
     command.add_argument("--rejects", metavar="FILE", help="Packets that can't be scored, to be replayed when mended")
     command.add_argument("--report", metavar="FILE", help="The night on a page, .html")
     command.add_argument("--json", action="store_true", help="Print the summary as JSON, and nothing else")
-    _add_model_settings(command)
-    _setting(command, "--threshold", "filter.threshold", metavar="DRB")
-    _setting(command, "--where", "filter.where", metavar="EXPRESSION")
-    _setting(command, "--max-reject-ratio", "rejects.max_ratio", metavar="SHARE")
-    _setting(command, "--batch", "batch.max_alerts", metavar="N")
-    _setting(command, "--jobs", "replay.jobs", metavar="N")
-    _add_settings(command)
+    add_model_settings(command)
+    add_setting(command, "--threshold", "filter.threshold", metavar="DRB")
+    add_setting(command, "--where", "filter.where", metavar="EXPRESSION")
+    add_setting(command, "--max-reject-ratio", "rejects.max_ratio", metavar="SHARE")
+    add_setting(command, "--batch", "batch.max_alerts", metavar="N")
+    add_setting(command, "--jobs", "replay.jobs", metavar="N")
+    add_settings(command)
 
 
 def _replay(options: argparse.Namespace) -> int:
     from rbstream.replay.run import Request, replay
 
     request = Request(options.paths, options.output, options.scores, options.rejects, options.report)
-    summary, limit = replay(request, _settings(options))
+    summary, limit = replay(request, given_settings(options))
     if options.json:
         print(json.dumps(summary.as_json(), indent=1))
     else:
@@ -150,7 +111,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _add_simulate(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "simulate", _simulate, "Write a night of simulated ZTF alerts, with the truth beside it."
     )
     command.add_argument("path", metavar="NIGHT.avro", type=Path)
@@ -176,15 +137,15 @@ def _simulate(options: argparse.Namespace) -> int:
 def _add_model(commands: Any) -> None:
     command = commands.add_parser("model", help="Look at, verify and import model bundles.")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
-    info = _command(actions, "info", _model_info, "Print what a bundle says of itself, without running its code.")
-    verify = _command(actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device.")
+    info = add_command(actions, "info", _model_info, "Print what a bundle says of itself, without running its code.")
+    verify = add_command(actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device.")
     for each in (info, verify):
         each.add_argument("bundle", metavar="BUNDLE")
         each.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
-        _setting(each, "--sha256", "model.sha256", metavar="HEX")
-    _setting(verify, "--device", "model.device", metavar="DEVICE")
-    _setting(verify, "--precision", "model.precision", metavar="float32|bfloat16")
-    import_ = _command(actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle.")
+        add_setting(each, "--sha256", "model.sha256", metavar="HEX")
+    add_setting(verify, "--device", "model.device", metavar="DEVICE")
+    add_setting(verify, "--precision", "model.precision", metavar="float32|bfloat16")
+    import_ = add_command(actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle.")
     import_.add_argument("source", metavar="NETWORK.h5")
     import_.add_argument(
         "--normalize",
@@ -198,7 +159,7 @@ def _add_model(commands: Any) -> None:
 
 def _model_settings(options: argparse.Namespace) -> Settings:
     options.set = []
-    return _settings(options)
+    return given_settings(options)
 
 
 def _model_info(options: argparse.Namespace) -> int:
@@ -253,17 +214,19 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    command = _command(commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run.")
+    command = add_command(
+        commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run."
+    )
     command.add_argument("paths", nargs="+", metavar="PATH")
     command.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
-    _add_model_settings(command)
-    _add_settings(command)
+    add_model_settings(command)
+    add_settings(command)
 
 
 def _bench(options: argparse.Namespace) -> int:
     from rbstream.bench import bench, show
 
-    result = bench(options.paths, _settings(options))
+    result = bench(options.paths, given_settings(options))
     if options.json:
         print(json.dumps(result, indent=1))
     else:
