@@ -2,9 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from rbstream.config import describe, load_settings
+from rbstream import log
+from rbstream.config import Loaded, load
+from rbstream.dotted import describe
 from rbstream.errors import UsageError
 from rbstream.settings import Settings
 
@@ -25,7 +28,16 @@ def add_setting(command: argparse.ArgumentParser, flag: str, name: str, **option
 
 
 def add_settings(command: argparse.ArgumentParser) -> None:
-    """A flag for all settings that have none of their own."""
+    """A flag for all settings that have none of their own, and where the others are written."""
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="Settings as TOML (default: $RBSTREAM_CONFIG, or ./rbstream.toml)"
+    )
+    command.add_argument(
+        "--secrets",
+        type=Path,
+        metavar="DIR",
+        help="Folder of secrets, a file a setting (default: $RBSTREAM_SECRETS, or /run/secrets/rbstream)",
+    )
     command.add_argument(
         "--set",
         action="append",
@@ -44,11 +56,18 @@ def add_model_settings(command: argparse.ArgumentParser) -> None:
 
 
 def given_settings(options: argparse.Namespace) -> Settings:
-    """The settings, those of the command line on top. Raises UsageError."""
+    """The effective settings, those of the command line on top; logs are as they say. Raises UsageError."""
+    settings = loaded_settings(options).settings
+    log.set_up(settings.log)
+    return settings
+
+
+def loaded_settings(options: argparse.Namespace) -> Loaded:
+    """The effective settings and where each came from. Raises UsageError."""
     given = {name: value for name, value in vars(options).items() if "." in name}
-    for item in options.set:
+    for item in getattr(options, "set", ()):
         name, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"--set {item}: expected NAME=VALUE, e.g. limits.cutout_side=256")
         given[name] = value
-    return load_settings(given)
+    return load(given, getattr(options, "config", None), getattr(options, "secrets", None))

@@ -1,47 +1,89 @@
 """The effective settings, and where each came from.
 
-Later wins: defaults < environment (`RBSTREAM_MODEL__DEVICE=cpu`) < command line.
+Later wins: defaults < rbstream.toml < mounted secret files < environment (`RBSTREAM_MODEL__DEVICE=cpu`) < command line.
 """
 
-import difflib
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_settings import EnvSettingsSource
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
+from rbstream import dotted
+from rbstream.checks import problems
 from rbstream.errors import UsageError
-from rbstream.masking import masked
+from rbstream.masking import MASK, masked
 from rbstream.settings import PREFIX, Settings
 
+FILE, FILE_VARIABLE = Path("rbstream.toml"), f"{PREFIX}CONFIG"
+SECRETS, SECRETS_VARIABLE = Path("/run/secrets/rbstream"), f"{PREFIX}SECRETS"
 _TEST_PREFIX = f"{PREFIX}TEST_"
-# What Kubernetes tells every pod about a Service that is named rbstream.
-_KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]*)?")
-_PROPERTIES = ("source.properties", "sink.properties")
-_DEFAULTS = Settings().model_dump(mode="json")
+# What Kubernetes tells every pod about Services whose names begin with rbstream: never with a double underscore.
+_KUBERNETES = re.compile(rf"{PREFIX}([A-Z0-9]+_)*(SERVICE_(HOST|PORT)|PORT_[0-9]+_)[A-Z0-9_]*")
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
+# Properties that have a setting of their own, and are taken for it.
+_ALIASES = {"source.properties.group.protocol": "source.group_protocol"}
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it was written, and where."""
+    """A value as it was written, and where: a file, a variable, the command line."""
 
     value: Any
     origin: str
+    secret: bool = False
 
 
-def load_settings(overrides: Mapping[str, Any]) -> Settings:
-    """The effective settings. overrides: from the command line, by dotted name; None is "not given".
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The effective settings; `given` has by dotted name what is not a default."""
 
-    Raises UsageError that names each wrong setting and where it was written.
+    settings: Settings
+    given: Mapping[str, Given]
+
+    def effective(self) -> Iterator[tuple[str, Any, str]]:
+        """Every setting: name, value as it may be shown (JSON types; None is not set), origin."""
+        values = dotted.leaves(self.settings.model_dump(mode="json"))
+        order = {name: place for place, name in enumerate(dotted.names())}
+        for name in sorted(values, key=lambda name: order.get(name, order.get(".".join(name.split(".")[:2]), 0))):
+            given = self.given.get(name)
+            shown = MASK if given and given.secret else masked(name, values[name])
+            yield name, shown, given.origin if given else "default"
+
+
+def load_settings(overrides: Mapping[str, Any], config: Path | None = None, secrets: Path | None = None) -> Settings:
+    """The effective settings; see `load`."""
+    return load(overrides, config, secrets).settings
+
+
+def load(overrides: Mapping[str, Any], config: Path | None = None, secrets: Path | None = None) -> Loaded:
+    """The effective settings and where they came from.
+
+    overrides: from the command line, by dotted name; None is "not given". config: the TOML file, $RBSTREAM_CONFIG or
+    ./rbstream.toml where it is there. secrets: the folder of secret files, $RBSTREAM_SECRETS or /run/secrets/rbstream
+    where it is there. Raises UsageError that names each wrong setting and where it was written.
     """
-    given = {**_environment(), **_command_line(overrides)}
+    sources = (
+        _file(_place(config, FILE_VARIABLE, FILE)),
+        _secret_files(_place(secrets, SECRETS_VARIABLE, SECRETS)),
+        _environment(),
+        {name: Given(value, "the command line") for name, value in overrides.items() if value is not None},
+    )
+    given = {_ALIASES.get(name, name): each for source in sources for name, each in source.items()}
+    wrong = [_unknown(name, each) for name, each in given.items() if not dotted.is_known(name)]
     try:
-        return Settings(**_tree(given))
+        settings = Settings(**dotted.tree({name: each.value for name, each in given.items() if dotted.is_known(name)}))
+        wrong += [f"{name}: {said}{_written_by(name, given)}" for name, said in problems(settings)]
     except ValidationError as error:
-        raise UsageError("settings: " + "; ".join(_problem(each, given) for each in error.errors())) from error
+        wrong += [_invalid(each, given) for each in error.errors()]
+    if wrong:
+        raise UsageError("settings: " + "; ".join(wrong))
+    return Loaded(settings, given)
 
 
 def required(settings: Settings, name: str) -> Any:
@@ -52,129 +94,102 @@ def required(settings: Settings, name: str) -> Any:
     if value in (None, ()):
         group, _, field = name.rpartition(".")
         raise UsageError(
-            f"{name} is not set: {field} under [{group}] in rbstream.toml, {variable(name)} in the environment, or "
-            f"--set {name}=... ({description(name)})"
+            f"{name} is not set: {field} under [{group}] in rbstream.toml, {dotted.variable(name)} in the "
+            f"environment, or --set {name}=... ({dotted.description(name)})"
         )
     return value
 
 
-def variable(name: str) -> str:
-    """The environment variable of a setting: no dots there, so librdkafka's names are written with underscores."""
-    for properties in _PROPERTIES:
-        if name.startswith(f"{properties}."):
-            name = f"{properties}.{name.removeprefix(f'{properties}.').replace('.', '_')}"
-    return PREFIX + name.replace(".", "__").upper()
+def _place(asked: Path | None, name: str, usual: Path) -> Path | None:
+    if asked is not None:
+        return asked
+    if os.environ.get(name):
+        return Path(os.environ[name])
+    return usual if usual.exists() else None
 
 
-def description(name: str) -> str:
-    """The one line that declares what a setting is for, by dotted name."""
-    return str(_declared(name).description)
+def _file(path: Path | None) -> dict[str, Given]:
+    if path is None:
+        return {}
+    try:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; settings are read from it")
+        written = dotted.leaves(TomlConfigSettingsSource(Settings, path).toml_data)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not TOML: byte {error.start} is no UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{path}: settings can't be read: {error.strerror}") from error
+    return {name: Given(value, str(path)) for name, value in written.items()}
 
 
-def describe(name: str) -> str:
-    """The description of a setting and its default, as the command line's help says it."""
-    default = default_text(name)
-    return f"{description(name)} (default: {default})" if default else description(name)
+def _secret_files(folder: Path | None) -> dict[str, Given]:
+    """A file a setting: `source.properties.sasl.password`, or SOURCE__PROPERTIES__SASL_PASSWORD.
+
+    Kubernetes keeps what it mounts in folders whose names begin with a dot, and links to them.
+    """
+    if folder is None:
+        return {}
+    try:
+        files = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+        return {_secret_name(file.name): Given(_secret(file), f"secret file {file}", True) for file in files}
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: the secret can't be read: {error.strerror}") from error
 
 
-def default_text(name: str) -> str:
-    """The default as one would write it; empty where there is none, or where it depends on the machine."""
-    group, _, field = name.rpartition(".")
-    if name.startswith("routes.") or _declared(name).default_factory:
-        return ""
-    defaults = _DEFAULTS[group] if group else _DEFAULTS
-    return "" if defaults[field] in (None, [], {}) else str(defaults[field])
+def _secret_name(name: str) -> str:
+    return name if "." in name else dotted.from_variable(name)
 
 
-def names() -> list[str]:
-    """Every setting by dotted name, in the order of declaration; those of a route as routes.NAME.*."""
-    return [name for name, _ in _fields(Settings)]
-
-
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field, info in model.model_fields.items():
-        kind: Any = info.annotation
-        if field == "routes":
-            yield from _fields(kind.__args__[1], "routes.NAME.")
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _fields(kind, f"{prefix}{field}.")
-        else:
-            yield f"{prefix}{field}", info
-
-
-def _declared(name: str) -> Any:
-    return dict(_fields(Settings))[name]
+def _secret(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: the secret is no UTF-8 text") from error
 
 
 def _environment() -> dict[str, Given]:
-    """What variables say. Raises UsageError for one that is meant for us and sets nothing."""
-    for name in os.environ:
+    found = {dotted.from_variable(name.removeprefix(PREFIX)): Given(value, name) for name, value in _strangers()}
+    for path, value in dotted.leaves(EnvSettingsSource(Settings)()).items():
+        name = dotted.from_variable(path)
+        found[name] = Given(value, dotted.variable(name))
+    return found
+
+
+def _strangers() -> Iterator[tuple[str, str]]:
+    """Variables that are meant for us and set nothing: pydantic looks for names that it knows."""
+    for name, value in os.environ.items():
+        if not name.startswith(PREFIX) or name in (FILE_VARIABLE, SECRETS_VARIABLE) or name.startswith(_TEST_PREFIX):
+            continue
+        service = "__" not in name and (
+            _KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and _KUBERNETES_PORT.fullmatch(value))
+        )
         group = name.removeprefix(PREFIX).lower().partition("__")[0]
-        ours = name.startswith(PREFIX) and not name.startswith(_TEST_PREFIX) and not _KUBERNETES.fullmatch(name)
-        if ours and group not in Settings.model_fields:
-            raise UsageError(f"{name}: no such setting{_nearest(name.removeprefix(PREFIX).lower().replace('__', '.'))}")
-    return {
-        _written(name): Given(value, variable(name)) for name, value in _leaves(EnvSettingsSource(Settings)()).items()
-    }
+        if not service and group not in Settings.model_fields:
+            yield name, value
 
 
-def _command_line(overrides: Mapping[str, Any]) -> dict[str, Given]:
-    return {name: Given(value, "the command line") for name, value in overrides.items() if value is not None}
+def _unknown(name: str, given: Given) -> str:
+    shown = f"given {MASK if given.secret else masked(name, given.value)!r} by {given.origin}"
+    if dotted.is_group(name):
+        one = f"{name}.NAME"
+        return f"{name} is a group ({shown}): set each of its settings, {one} or {dotted.variable(one)}"
+    meant = dotted.nearest(name)
+    return f"{name}: no such setting ({shown}); " + (f"the nearest is {meant}" if meant else "see docs/settings.md")
 
 
-def _written(name: str) -> str:
-    """librdkafka's own spelling of a property from a place that has no dots: none of its names has an underscore."""
-    return name.replace("_", ".") if name.startswith(_PROPERTIES) else name
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table by dotted names."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
-
-
-def _tree(given: Mapping[str, Given]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, each in given.items():
-        *groups, field = _parts(name)
-        table = tree
-        for group in groups:
-            below = table.setdefault(group, {})
-            table[group] = table = below if isinstance(below, dict) else {}
-        table[field] = each.value
-    return tree
-
-
-def _parts(name: str) -> list[str]:
-    """The way down the tree to a setting: the names of librdkafka's properties have dots of their own."""
-    for properties in _PROPERTIES:
-        if name.startswith(f"{properties}."):
-            return [*properties.split("."), name.removeprefix(f"{properties}.")]
-    return name.split(".")
-
-
-def _problem(error: Any, given: Mapping[str, Given]) -> str:
-    """What is wrong with one setting, in words, and where it was written."""
+def _invalid(error: Any, given: Mapping[str, Given]) -> str:
+    """What is wrong with the value of a setting, in words."""
     name = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    message = error["msg"].removeprefix("Value error, ")
-    if not name:
-        return str(message)
     if error["type"] == "missing":
         return f"{name}: missing"
-    written = next((each for each in given if each == name or each.startswith(f"{name}.")), name)
-    where = f" by {given[written].origin}" if written in given else ""
-    got = f"given {masked(written, error['input'])!r}{where}"
-    if error["type"] == "model_type":
-        one = f"{name}.NAME"
-        return f"{name} is a group ({got}): set each of its settings, {one} or {variable(one)}"
-    below = written != name and name not in _PROPERTIES
-    if error["type"] == "extra_forbidden" or below:
-        return f"{written}: no such setting ({got}){_nearest(written)}"
-    return f"{name}: {message} ({got})"
+    each = next((given[each] for each in given if f"{name}.".startswith(f"{each}.")), None)
+    hidden = (each and each.secret) or name.startswith(dotted.PROPERTIES)
+    shown = MASK if hidden else masked(name, error["input"])
+    by = f" by {each.origin}" if each else ""
+    return f"{name}: {error['msg'].removeprefix('Value error, ')} (given {shown!r}{by})"
 
 
-def _nearest(name: str) -> str:
-    nearest = difflib.get_close_matches(name, names(), 1)
-    return f"; the nearest is {nearest[0]}" if nearest else f"; there are {', '.join(names())}"
+def _written_by(name: str, given: Mapping[str, Given]) -> str:
+    return f" ({given[name].origin})" if name in given else ""

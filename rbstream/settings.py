@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +29,8 @@ def _listed(value: object) -> object:
             return json.loads(value)
         except ValueError as error:
             raise ValueError(f"starts like a JSON list, and is none: {error}") from error
-    return [part.strip() for part in value.split(",") if part.strip()]
+    # The comma of {1,3} stays.
+    return [part.strip() for part in re.split(r",(?![^{}]*\})", value) if part.strip()]
 
 
 def _plain(value: object) -> object:
@@ -85,7 +87,9 @@ class Sink(_Group):
         default=None, description="Name of this worker's transactions: one a process, the same after a restart"
     )
     # The longest that transaction.max.timeout.ms allows on a broker left as installed.
-    max_outage: Duration = Field(default=900, ge=1, description="How long Kafka may be away before the worker gives up")
+    max_outage: Duration = Field(
+        default=900.0, ge=1, description="How long Kafka may be away before the worker gives up"
+    )
     properties: Properties = Field(default={}, description="Any property of librdkafka for the producer, by its name")
 
 
@@ -185,7 +189,7 @@ class Shutdown(_Group):
 
     # Kubernetes kills a pod 30 s after SIGTERM.
     drain: Duration = Field(
-        default=25, ge=1, description="Time to finish and commit what is under way, on SIGTERM and on a rebalance"
+        default=25.0, ge=1, description="Time to finish and commit what is under way, on SIGTERM and on a rebalance"
     )
 
 
@@ -200,7 +204,7 @@ class Health(_Group):
     """When a worker counts as stuck."""
 
     # The slowest healthy turn is a commit through a broker's election, some ten seconds.
-    stuck_after: Duration = Field(default=120, ge=1, description="Time without progress after which /livez fails")
+    stuck_after: Duration = Field(default=120.0, ge=1, description="Time without progress after which /livez fails")
 
 
 class Log(_Group):

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from rbstream.config import description, load_settings, names
+from rbstream.config import load_settings
+from rbstream.dotted import description, names
 from rbstream.errors import UsageError
 
 
