@@ -1,0 +1,156 @@
+"""The clients: librdkafka's configuration from the settings, and what the clients say while nobody calls them."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError
+
+from rbstream import __version__
+from rbstream.settings import Settings
+
+Config = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+# How long a killed worker that does not come back holds up those who read what it wrote, and those who take its
+# partitions over; a healthy transaction takes milliseconds, one across a broker's restart some seconds.
+TRANSACTION_TIMEOUT_MS = 30_000
+# New nightly topics are found after this; the metadata of a cluster is some kB.
+METADATA_REFRESH_MS = 10_000
+# librdkafka waits a second before it fetches on once its queue was full: a stall at every 64 MiB.
+FETCH_BACKOFF_MS = 20
+# One answer to a fetch comes on top of what is fetched ahead already.
+LARGEST_FETCH_BYTES = 16 << 20
+# The same complaint again and again tells nothing new: a broker that is away makes some a second.
+SECONDS_BETWEEN_COMPLAINTS = 30.0
+
+
+def consumer_config(settings: Settings) -> Config:
+    """For the consumer of `[source]`. Offsets are ours to commit, and to choose where there is none."""
+    source = settings.source
+    classic = {"partition.assignment.strategy": "cooperative-sticky"}
+    config = {
+        "bootstrap.servers": source.bootstrap_servers,
+        "client.id": _client_id(),
+        "group.id": source.group_id,
+        "group.protocol": source.group_protocol,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+        "queued.max.messages.kbytes": source.prefetch >> 10,
+        "fetch.max.bytes": min(source.prefetch, LARGEST_FETCH_BYTES),
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+        **(classic if source.group_protocol == "classic" else {}),
+        **source.properties,
+    }
+    return config if source.instance_id is None else {**config, "group.instance.id": source.instance_id}
+
+
+def producer_config(settings: Settings) -> Config:
+    """For the producer of `[sink]`, but for what only the topics tell (see `with_limits`)."""
+    sink = settings.sink
+    timeouts = {"transaction.timeout.ms": TRANSACTION_TIMEOUT_MS, "transactional.id": transactional_id(settings)}
+    config = {
+        "bootstrap.servers": sink_servers(settings),
+        "client.id": _client_id(),
+        "enable.idempotence": True,
+        "acks": "all",
+        # Java's choice of a partition for a key, so that others who write or join by objectId agree with us.
+        "partitioner": "murmur2_random",
+        **(timeouts if settings.delivery == "exactly-once" else {}),
+        **_shared_properties(settings),
+        **sink.properties,
+    }
+    config.setdefault("message.timeout.ms", config.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+    return config
+
+
+def with_limits(config: Config, largest: int, smallest: int, queue_bytes: int) -> Config:
+    """A producer's configuration for topics that take messages of `smallest` to `largest` bytes at most.
+
+    queue_bytes: what is handed to it before it is waited for.
+    """
+    limits = {
+        "message.max.bytes": largest,
+        # A batch that is larger than its topic takes would be refused whole.
+        "batch.size": min(smallest, 1_000_000),
+        "queue.buffering.max.kbytes": (queue_bytes >> 10) + 1,
+    }
+    return {**limits, **config}
+
+
+def admin_config(config: Mapping[str, Any]) -> Config:
+    """A client's configuration without what an admin client warns of."""
+    return {name: value for name, value in config.items() if name.startswith(_CONNECTION)}
+
+
+def sink_servers(settings: Settings) -> str | None:
+    """Where results go: the sink's servers, or the source's."""
+    return settings.sink.bootstrap_servers or settings.source.bootstrap_servers
+
+
+def transactional_id(settings: Settings) -> str:
+    """One a process and the same after a restart: as set, or group and instance (or host, a StatefulSet's ordinal)."""
+    instance = settings.source.instance_id or socket.gethostname()
+    return settings.sink.transactional_id or f"{settings.source.group_id}.{instance}"
+
+
+def _shared_properties(settings: Settings) -> Mapping[str, str]:
+    """How to get into the cluster, where source and sink are one: said once, meant for both."""
+    if settings.sink.bootstrap_servers not in (None, settings.source.bootstrap_servers):
+        return {}
+    return {name: value for name, value in settings.source.properties.items() if name.startswith(_SECURITY)}
+
+
+_SECURITY = ("security.", "sasl.", "ssl.", "enable.sasl", "enable.ssl", "https.", "client.dns", "broker.address")
+_CONNECTION = (*_SECURITY, "bootstrap.servers", "client.id", "socket.", "reconnect.", "error_cb", "logger")
+
+
+def _client_id() -> str:
+    return f"rbstream-{__version__}"
+
+
+class Complaints:
+    """What a client tells outside of calls: logged, each code once in a while, the last one kept for error messages."""
+
+    def __init__(self, client: str, count: Callable[[str, str], None] = lambda client, error: None) -> None:
+        self._client = client
+        self._count = count
+        self._said: dict[str, float] = {}
+        self.last: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """librdkafka's `error_cb`."""
+        name = error.name()
+        self.last = error
+        self._count(self._client, name)
+        now = time.monotonic()
+        if now - self._said.get(name, -SECONDS_BETWEEN_COMPLAINTS) >= SECONDS_BETWEEN_COMPLAINTS:
+            self._said[name] = now
+            logger.warning("Kafka client: %s", error.str(), extra={"client": self._client, "error": name})
+
+
+def with_voice(config: Config, complaints: Complaints) -> Config:
+    """A configuration whose client complains through `complaints` and logs through rbstream's log."""
+    return {**config, "error_cb": complaints, "logger": _librdkafka}
+
+
+_librdkafka = logging.getLogger("rbstream.librdkafka")
+# A connection that fails comes to `error_cb` as well, in the same words.
+_librdkafka.addFilter(lambda record: not record.getMessage().startswith("FAIL "))
+
+
+def make_consumer(config: Config, complaints: Complaints) -> confluent_kafka.Consumer:
+    """A consumer that does not read yet."""
+    return confluent_kafka.Consumer(with_voice(config, complaints))
+
+
+def make_producer(config: Config, complaints: Complaints) -> confluent_kafka.Producer:
+    """A producer; the transactional ones have yet to call `init_transactions`."""
+    return confluent_kafka.Producer(with_voice(config, complaints))

@@ -1,0 +1,88 @@
+"""How long to go on asking Kafka: calls are repeated, aborted or given up as `faults.judge` says, within a limit."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from rbstream.kafka.faults import Aborted, Fault, KafkaFailure, judge
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+# A call is asked again this often, so that a deadline is noticed.
+CALL_SECONDS = 1.0
+# Some calls fail at once while a broker is away; to ask ten times a second is no busy loop.
+PAUSE_SECONDS = 0.1
+# An operator wants to know why nothing moves; a broker's restart takes some seconds and is no news.
+SECONDS_BEFORE_A_WORD, SECONDS_BETWEEN_WORDS = 10.0, 30.0
+
+
+class Patience:
+    """Repeats calls of the clients. max_outage: for so long [s]. tick: called at every turn, so that health sees us.
+
+    deadline: when all has to be over, by the monotonic clock: a process that was asked to stop has less time.
+    """
+
+    def __init__(
+        self, max_outage: float, tick: Callable[[], None], deadline: Callable[[], float | None] = lambda: None
+    ) -> None:
+        self._max_outage = max_outage
+        self._tick = tick
+        self._deadline = deadline
+
+    def call(self, doing: str, function: Callable[[float], T]) -> T:
+        """The function's result. function: takes the seconds that it may take, and can be called again.
+
+        doing: for messages. Raises Aborted where the work has to be taken up anew, KafkaFailure where it's over.
+        """
+        outage = self.outage(doing)
+        while True:
+            try:
+                return function(CALL_SECONDS)
+            except KafkaException as error:
+                check(doing, error.args[0])
+                outage.wait(error.args[0])
+
+    def outage(self, doing: str) -> "Outage":
+        """The clock of one piece of work."""
+        return Outage(doing, self._max_outage, self._tick, self._deadline)
+
+
+class Outage:
+    """How long one piece of work has been waiting for Kafka."""
+
+    def __init__(
+        self, doing: str, max_seconds: float, tick: Callable[[], None], deadline: Callable[[], float | None]
+    ) -> None:
+        self._doing = doing
+        self._max_seconds = max_seconds
+        self._tick = tick
+        self._deadline = deadline
+        self._since = time.monotonic()
+        self._next_word = self._since + SECONDS_BEFORE_A_WORD
+
+    def wait(self, error: KafkaError | None = None) -> None:
+        """Wait a moment. Raises KafkaFailure where it took too long."""
+        self._tick()
+        now, deadline = time.monotonic(), self._deadline()
+        why = f": {error.str()}" if error is not None else ""
+        if deadline is not None and now > deadline:
+            raise KafkaFailure(f"stopped while {self._doing}, which Kafka did not answer in time{why}")
+        if now - self._since > self._max_seconds:
+            raise KafkaFailure(f"{self._doing}: Kafka has not answered for {self._max_seconds:g} s{why}")
+        if now > self._next_word:
+            self._next_word = now + SECONDS_BETWEEN_WORDS
+            logger.warning("waiting for Kafka: %s%s", self._doing, why, extra={"seconds": round(now - self._since)})
+        time.sleep(PAUSE_SECONDS)
+
+
+def check(doing: str, error: KafkaError) -> None:
+    """Return where the error passes by itself. Raises Aborted, or KafkaFailure, where it does not."""
+    fault = judge(error)
+    if fault is Fault.REPEAT:
+        return
+    told = f"{doing}: {error.str()} ({error.name()})"
+    raise Aborted(told) if fault is Fault.ABORT else KafkaFailure(told)

@@ -1,0 +1,1 @@
+"""The Kafka worker: `rbstream run`."""

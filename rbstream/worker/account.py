@@ -1,0 +1,90 @@
+"""What the worker tells of itself: metrics of what was committed, and a log line now and then."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from rbstream.metrics import Metrics
+from rbstream.worker.batcher import Partition
+from rbstream.worker.rejects import Rejections
+from rbstream.worker.scoring import Scored, Scoring
+
+logger = logging.getLogger(__name__)
+
+# A night's log stays readable: a thousand lines.
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Account:
+    """Counts what is committed, and only that."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._verdicts: Counter[str] = Counter()
+        self._told = time.monotonic()
+        self._told_alerts = 0
+
+    def received(self, topic: str, size: int) -> None:
+        """A message was read."""
+        self._metrics.consumed_messages.labels(topic).inc()
+        self._metrics.consumed_bytes.labels(topic).inc(size)
+
+    def committed(self, results: Iterable[Scored], rejections: Rejections, seconds: float) -> None:
+        """Results were committed. seconds: that it took to write and commit them."""
+        metrics, now = self._metrics, time.time()
+        metrics.stage_seconds.labels("deliver").observe(seconds)
+        for result in results:
+            for stage, took in result.seconds.items():
+                metrics.stage_seconds.labels(stage).observe(took)
+            metrics.batch_alerts.observe(result.alerts)
+            metrics.batch_wait_seconds.observe(result.batch.waited)
+            written = Counter((message.route, message.topic) for message in result.outgoing)
+            for labels, count in written.items():
+                metrics.messages.labels(*labels).inc(count)
+            stamps = [message.timestamp for message in result.batch.messages if message.timestamp > 0]
+            metrics.latency_seconds.observe_many(now - np.array(stamps, np.float64) / 1000)
+            for observed in result.observed:
+                metrics.commit(observed)
+                for (verdict, _, _), count in observed.alerts.items():
+                    self._verdicts[verdict] += count
+            for topic, partition in result.verdicts:
+                metrics.reject_ratio.labels(topic, partition).set(rejections.windows[topic, partition].ratio)
+
+    def look(
+        self,
+        delivered: Mapping[Partition, int],
+        end: Callable[[Partition], int | None],
+        scoring: Scoring,
+        in_batch: int,
+    ) -> None:
+        """Tell how things are now: lag by partition, queues; in the log, when it is time to."""
+        lag = 0
+        for partition, offset in delivered.items():
+            behind = _behind(offset, end(partition))
+            if behind is not None:
+                lag += behind
+                self._metrics.consumer_lag.labels(*partition).set(behind)
+        self._metrics.queue_batches.labels("waiting").set(scoring.waiting)
+        self._metrics.uncommitted_alerts.set(scoring.alerts + in_batch)
+        self._tell(lag, len(delivered))
+
+    def forget(self, partition: Partition) -> None:
+        """A partition is no longer ours."""
+        self._metrics.forget(*partition)
+
+    def _tell(self, lag: int, partitions: int) -> None:
+        now, alerts = time.monotonic(), self._verdicts.total()
+        if now - self._told < SECONDS_BETWEEN_LINES:
+            return
+        rate = (alerts - self._told_alerts) / (now - self._told)
+        told = {"alerts": alerts, **self._verdicts, "alerts_per_second": round(rate, 1)}
+        logger.info("running", extra={**told, "lag": lag, "partitions": partitions})
+        self._told, self._told_alerts = now, alerts
+
+
+def _behind(offset: int, end: int | None) -> int | None:
+    """Messages that are not committed yet; None where that can't be told."""
+    return None if end is None else max(0, end - max(0, offset))

@@ -1,0 +1,108 @@
+"""Results out, with the offsets that they stand for: in one transaction, or one after the other."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.patience import CALL_SECONDS, Patience, check
+from rbstream.metrics import Metrics
+from rbstream.worker.messages import Outgoing
+from rbstream.worker.offsets import GroupOffsets, Marks
+
+PRODUCING = "producing"
+Reported = Callable[[KafkaError | None, Any], None]
+
+
+class Delivery(Protocol):
+    """How results get out."""
+
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
+        """Write messages and commit offsets. Raises Aborted where nothing was committed, KafkaFailure at the end."""
+
+
+class ExactlyOnce:
+    """Messages and offsets in one transaction, opened when all is scored."""
+
+    def __init__(self, producer: Producer, offsets: GroupOffsets, patience: Patience, metrics: Metrics) -> None:
+        self._producer = producer
+        self._offsets = offsets
+        self._patience = patience
+        self._ended = metrics.transactions
+
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
+        try:
+            self._producer.begin_transaction()
+            for message in outgoing:
+                _produce(self._producer, message, self._patience)
+            self._offsets.send(self._producer, marks)
+            self._patience.call("committing the transaction", self._producer.commit_transaction)
+        except Aborted:
+            self._abort()
+            raise
+        except KafkaException as error:
+            self._try_to_abort()
+            if error.args[0].code() != KafkaError._STATE:  # else it failed before, in a call that does not tell
+                check(PRODUCING, error.args[0])
+            raise Aborted(f"{PRODUCING}: {error.args[0].str()}") from error
+        except KafkaFailure:
+            self._try_to_abort()
+            raise
+        self._ended.labels("committed").inc()
+
+    def _abort(self) -> None:
+        self._patience.call("aborting the transaction", self._producer.abort_transaction)
+        self._ended.labels("aborted").inc()
+
+    def _try_to_abort(self) -> None:
+        """Abort on the way out, so that nobody waits for the transaction's timeout; once, as Kafka may be gone."""
+        with suppress(KafkaException):
+            self._producer.abort_transaction(CALL_SECONDS)
+            self._ended.labels("aborted").inc()
+
+
+class AtLeastOnce:
+    """Messages first, offsets when the broker has acknowledged them all: what comes between is written twice."""
+
+    def __init__(self, producer: Producer, offsets: GroupOffsets, patience: Patience) -> None:
+        self._producer = producer
+        self._offsets = offsets
+        self._patience = patience
+        self._error: KafkaError | None = None
+
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
+        self._error = None
+        try:
+            for message in outgoing:
+                _produce(self._producer, message, self._patience, self._reported)
+        except KafkaException as error:
+            self._error = error.args[0]
+        outage = self._patience.outage("waiting for acknowledgements")
+        while self._producer.flush(CALL_SECONDS):
+            outage.wait(self._error)
+        if self._error is not None:
+            check(PRODUCING, self._error)
+            raise Aborted(f"{PRODUCING}: {self._error.str()}")
+        self._offsets.commit(marks)
+
+    def _reported(self, error: KafkaError | None, _: Any) -> None:
+        self._error = self._error or error
+
+
+def _produce(producer: Producer, message: Outgoing, patience: Patience, reported: Reported | None = None) -> None:
+    """Hand a message to the producer; wait where its queue is full."""
+    outage = None
+    headers = cast(list[tuple[str, str | bytes | None]], message.headers)
+    while True:
+        try:
+            producer.produce(
+                message.topic, message.value, message.key, headers=headers, timestamp=message.timestamp,
+                on_delivery=reported,
+            )  # fmt: skip
+            return
+        except BufferError:
+            outage = outage or patience.outage("waiting for room in the producer's queue")
+            producer.poll(CALL_SECONDS / 10)
+            outage.wait()

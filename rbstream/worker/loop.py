@@ -1,0 +1,343 @@
+"""The worker's loop: messages to batches, batches to the scoring threads, results out; both clients in one thread."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from rbstream.errors import LimitError
+from rbstream.health import Health
+from rbstream.kafka.faults import Aborted, Fault, InstanceInUseError, KafkaFailure, judge
+from rbstream.metrics import Metrics
+from rbstream.settings import Settings
+from rbstream.worker.account import Account
+from rbstream.worker.batcher import Batcher, Message, Partition
+from rbstream.worker.delivery import Delivery
+from rbstream.worker.offsets import GroupOffsets, Mark, Marks
+from rbstream.worker.partitions import Partitions
+from rbstream.worker.rejects import Rejections, Window
+from rbstream.worker.scoring import Scored, Scoring
+from rbstream.worker.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+# With batches under way their results are looked for this often, without messages the settings of a turn are.
+BUSY_SECONDS, IDLE_SECONDS = 0.005, 0.1
+# Full for a moment is how a backlog looks. To pause throws away what was fetched ahead, so it is for real stops only.
+FULL_SECONDS_BEFORE_PAUSE = 2.0
+# A partition whose end lies behind a transaction's marker is committed up to there, when it has been quiet for this.
+SECONDS_BETWEEN_ENDS = 1.0
+# Rewinds without a success in between: a cause that so many tries do not mend is for the supervisor.
+MOST_ABORTS = 10
+LONGEST_PAUSE_SECONDS = 10.0
+# Kafka's error for a static member whose predecessor has not been given up yet (KIP-848); the client has no name for it.
+UNRELEASED_INSTANCE_ID = 111
+
+
+class Worker:
+    """Runs until it is asked to stop. Raises LimitError (status 3), KafkaFailure, ModelError, RegistryError (1)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        scoring: Scoring,
+        delivery: Delivery,
+        offsets: GroupOffsets,
+        stop: Stop,
+        health: Health,
+        metrics: Metrics,
+        rejections: Rejections,
+    ) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._scoring = scoring
+        self._delivery = delivery
+        self._offsets = offsets
+        self._stop = stop
+        self._health = health
+        self._metrics = metrics
+        self._rejections = rejections
+        self._account = Account(metrics)
+        self._batcher = Batcher(settings.batch)
+        self._partitions = Partitions()
+        self._full_since: float | None = None
+        self._paused = False
+        self._aborts = 0
+        self._ends_at = 0.0
+        self._leaving = False
+
+    def run(self) -> None:
+        """Consume until asked to stop, then finish what is under way."""
+        self._consumer.subscribe(
+            list(self._settings.source.topics),
+            on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost,
+        )  # fmt: skip
+        try:
+            while not self._stop.requested:
+                self._turn()
+            self._health.stopping()
+            self._finish(self._stop.deadline or 0.0)
+            self._commit_ends()
+        finally:
+            self._leaving = True
+            self._consumer.close()
+
+    def _turn(self) -> None:
+        self._health.tick()
+        self._go_back()
+        if self._is_full():
+            self._wait_for_room()
+        else:
+            self._receive()
+        if self._batcher.due_in() == 0 and self._scoring.room:
+            self._scoring.submit(self._batcher.take())
+        self._deliver(list(self._finished()))
+        if time.monotonic() - self._ends_at >= SECONDS_BETWEEN_ENDS:
+            self._commit_ends()
+            self._account.look(self._partitions.delivered(), self._end, self._scoring, len(self._batcher))
+
+    # ---- in
+
+    def _receive(self) -> None:
+        """Wait for messages, for as long as nothing else is due, and take as many as the batch has room for."""
+        self._resume()
+        first = self._consumer.poll(self._wait())
+        if first is None:
+            return
+        self._accept(first)
+        if self._batcher.room > 0:
+            for message in self._consumer.consume(self._batcher.room, 0):
+                self._accept(message)
+
+    def _wait(self) -> float:
+        due = self._batcher.due_in()
+        longest = BUSY_SECONDS if self._scoring.waiting else IDLE_SECONDS
+        return longest if due is None or not self._scoring.room else min(due, longest)
+
+    def _accept(self, message: KafkaMessage) -> None:
+        error = message.error()
+        if error is not None:
+            self._hear(error, (message.topic() or "", message.partition() or 0), message.offset() or 0)
+            return
+        taken = _taken(message)
+        if self._partitions.read((taken.topic, taken.partition), taken.offset):
+            self._batcher.add(taken)
+            self._account.received(taken.topic, len(taken.value))
+
+    def _hear(self, error: KafkaError, partition: Partition, offset: int) -> None:
+        """An error among the messages."""
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            self._partitions.reached(partition, offset)
+            return
+        self._metrics.kafka_errors.labels("consumer", error.name()).inc()
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            raise self._offset_gone(partition)
+        if code == UNRELEASED_INSTANCE_ID:
+            raise InstanceInUseError(f"source.instance_id is still in use: {error.str()}")
+        if judge(error) in (Fault.EXIT, Fault.UNKNOWN):
+            raise KafkaFailure(f"consuming: {error.str()} ({error.name()})")
+        logger.warning("consuming: %s", error.str(), extra={"error": error.name(), "topic": partition[0]})
+
+    def _is_full(self) -> bool:
+        full = self._batcher.room == 0 and not self._scoring.room
+        self._full_since = (self._full_since or time.monotonic()) if full else None
+        return full
+
+    def _wait_for_room(self) -> None:
+        """Let the scoring get on; if that takes long, pause the partitions, so that polling goes on without them."""
+        if not self._paused and time.monotonic() - (self._full_since or 0.0) > FULL_SECONDS_BEFORE_PAUSE:
+            logger.warning("scoring is behind: partitions are paused", extra={"batches": self._scoring.waiting})
+            self._consumer.pause(_as_kafka(self._partitions))
+            self._paused = True
+        if self._paused:
+            message = self._consumer.poll(0)
+            if message is not None:
+                self._accept(message)
+        result = self._scoring.take(BUSY_SECONDS)
+        if result is not None:
+            self._deliver([result, *self._finished()])
+
+    def _resume(self) -> None:
+        if self._paused:
+            logger.info("scoring has caught up: partitions are resumed")
+            self._consumer.resume(_as_kafka(self._partitions))
+            self._paused = False
+
+    # ---- out
+
+    def _finished(self) -> Iterator[Scored]:
+        while (result := self._scoring.take()) is not None:
+            yield result
+
+    def _deliver(self, results: list[Scored]) -> None:
+        """Deliver results together, up to the first that has too many rejections. Raises its LimitError then."""
+        good: list[Scored] = []
+        rejections, tripped = self._rejections, None
+        for result in results:
+            try:
+                rejections = rejections.after(result.verdicts)
+            except LimitError as limit:
+                tripped = limit
+                break
+            good.append(result)
+        if good:
+            self._commit(good, rejections)
+        if tripped is not None:
+            raise tripped
+
+    def _commit(self, results: list[Scored], rejections: Rejections) -> None:
+        ends: dict[Partition, int] = {}
+        for result in results:
+            ends.update(result.batch.ends())
+        started = time.perf_counter()
+        try:
+            messages = (message for result in results for message in result.outgoing)
+            self._delivery.deliver(messages, _marks(ends, rejections))
+        except Aborted as aborted:
+            self._abandon(str(aborted))
+            return
+        self._aborts = 0
+        self._rejections = rejections
+        self._partitions.deliver(ends)
+        self._account.committed(results, rejections, time.perf_counter() - started)
+
+    def _commit_ends(self) -> None:
+        """Commit the ends of quiet partitions: behind a transaction's marker nothing may ever come to be committed."""
+        self._ends_at = time.monotonic()
+        ends = self._partitions.quiet_ends()
+        if not ends:
+            return
+        try:
+            self._delivery.deliver((), _marks(ends, self._rejections))
+        except Aborted as aborted:
+            logger.warning("ends of partitions were not committed: %s", aborted)
+            return
+        self._partitions.deliver(ends)
+
+    def _finish(self, deadline: float) -> None:
+        """Deliver all that was read, until the deadline; what is not done then is given up, to be read again."""
+        while (len(self._batcher) or self._scoring.wanted) and time.monotonic() < deadline:
+            self._health.tick()
+            if len(self._batcher) and self._scoring.room:
+                self._scoring.submit(self._batcher.take())
+            result = self._scoring.take(IDLE_SECONDS)
+            if result is not None:
+                self._deliver([result, *self._finished()])
+        if len(self._batcher) or self._scoring.wanted:
+            self._abandon("not done in time")
+
+    # ---- back
+
+    def _abandon(self, why: str) -> None:
+        """Forget all that is not committed. The next turn goes back to where that begins."""
+        self._aborts += 1
+        self._metrics.rewinds.inc()
+        extra = {"aborts_in_a_row": self._aborts, "batches": self._scoring.wanted, "messages": len(self._batcher)}
+        logger.warning("going back to what is committed: %s", why, extra=extra)
+        self._scoring.discard()
+        self._batcher.clear()
+        self._partitions.give_up()
+        if self._aborts >= MOST_ABORTS:
+            raise KafkaFailure(f"{self._aborts} tries in a row were aborted, the last one: {why}")
+
+    def _go_back(self) -> None:
+        """Read again what was given up."""
+        offsets = self._partitions.to_go_back()
+        if offsets and self._aborts > 1:
+            time.sleep(min(LONGEST_PAUSE_SECONDS, 0.1 * 2**self._aborts))
+        for (topic, partition), offset in offsets.items():
+            try:
+                self._consumer.seek(TopicPartition(topic, partition, offset))
+            except KafkaException as error:
+                raise KafkaFailure(f"going back to {topic}/{partition}/{offset}: {error.args[0].str()}") from error
+        self._partitions.gone_back()
+
+    # ---- the group's changes, told while polling
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        marks = self._offsets.committed([(each.topic, each.partition) for each in partitions])
+        self._partitions.assign({partition: mark.offset for partition, mark in marks.items()})
+        for partition, mark in marks.items():
+            self._rejections = self._rejections.assigned(partition, Window.of(mark.note))
+        consumer.incremental_assign([TopicPartition(*partition, mark.offset) for partition, mark in marks.items()])
+        if self._paused and marks:
+            consumer.pause(_as_kafka(marks))
+        self._changed("assigned", list(marks))
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Finish and commit, within the budget, what we have of them; what is only read is for the next owner."""
+        if self._leaving:
+            return
+        gone = [(each.topic, each.partition) for each in partitions]
+        self._batcher.drop(set(gone))
+        deadline = time.monotonic() + self._settings.shutdown.drain
+        self._finish(min(deadline, self._stop.deadline or deadline))
+        self._forget(gone)
+        self._changed("revoked", gone)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Others may own them already: nothing of them may be committed."""
+        if self._leaving:
+            return
+        gone = [(each.topic, each.partition) for each in partitions]
+        self._forget(gone)
+        self._abandon("partitions were lost to others")
+        self._changed("lost", gone)
+
+    def _forget(self, partitions: list[Partition]) -> None:
+        self._partitions.remove(partitions)
+        for partition in partitions:
+            self._account.forget(partition)
+        self._rejections = self._rejections.without(partitions)
+
+    def _changed(self, event: str, partitions: list[Partition]) -> None:
+        self._health.set_assigned(True)
+        self._metrics.rebalances.labels(event).inc()
+        self._metrics.assigned_partitions.set(len(self._partitions))
+        named = sorted(f"{topic}/{partition}" for topic, partition in partitions)
+        logger.info("partitions %s", event, extra={"partitions": named, "owned": len(self._partitions)})
+
+    # ---- asked of the consumer
+
+    def _offset_gone(self, partition: Partition) -> LimitError:
+        """What is wrong where the offset to go on from is not in the partition."""
+        topic, number = partition
+        position = self._partitions.position(partition)
+        wanted = OFFSET_BEGINNING if position is None else position
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10.0)
+        lost = f"{low - wanted} alerts were deleted before they were read" if low > wanted else "it was made anew"
+        return LimitError(
+            f"{topic}/{number}: the offset to go on from, {wanted}, is not there: the partition holds {low} to {high}; "
+            f"{lost}. To go on without them: kafka-consumer-groups.sh --group {self._settings.source.group_id} "
+            f"--topic {topic}:{number} --reset-offsets --to-earliest --execute"
+        )
+
+    def _end(self, partition: Partition) -> int | None:
+        """The end of a partition as the last fetch told it; None before that."""
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        except KafkaException:
+            return None
+        return high if high >= 0 else None
+
+
+def _taken(message: Any) -> Message:
+    """A message of the client as ours."""
+    _, timestamp = message.timestamp()
+    return Message(
+        message.topic(), message.partition(), message.offset(), message.key(), message.value() or b"",
+        max(0, timestamp), message.headers() or [],
+    )  # fmt: skip
+
+
+def _marks(ends: Mapping[Partition, int], rejections: Rejections) -> Marks:
+    return {partition: Mark(end, rejections.note(partition)) for partition, end in ends.items()}
+
+
+def _as_kafka(partitions: Iterable[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(*partition) for partition in partitions]

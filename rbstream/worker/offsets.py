@@ -1,0 +1,74 @@
+"""Where the group and its offsets live: the one place that knows. Here: in the source's cluster, with the consumer.
+
+With each offset goes a short note (its metadata): the rejections before it, see `worker/rejects.py`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+
+from rbstream.kafka.faults import Aborted
+from rbstream.kafka.patience import Patience
+from rbstream.worker.batcher import Partition
+
+
+class Mark(NamedTuple):
+    """How far a partition is done: the next offset, OFFSET_BEGINNING where there is none yet; and its note."""
+
+    offset: int
+    note: str = ""
+
+
+Marks = Mapping[Partition, Mark]
+
+
+class GroupOffsets:
+    """Offsets committed to the consumer's own group."""
+
+    def __init__(self, consumer: Consumer, patience: Patience) -> None:
+        self._consumer = consumer
+        self._patience = patience
+
+    def committed(self, partitions: list[Partition]) -> dict[Partition, Mark]:
+        """How far others got. Waits while a transaction that has to do with it is open."""
+
+        def ask(seconds: float) -> list[TopicPartition]:
+            answer = self._consumer.committed([TopicPartition(*each) for each in partitions], timeout=seconds)
+            for each in answer:
+                if each.error is not None:
+                    raise KafkaException(each.error)
+            return answer
+
+        answer = self._patience.call("asking for committed offsets", ask) if partitions else []
+        return {(each.topic, each.partition): _mark(each) for each in answer}
+
+    def commit(self, marks: Marks) -> None:
+        """Commit without a transaction. Raises Aborted where the group has moved on."""
+
+        def ask(_: float) -> None:
+            for each in self._consumer.commit(offsets=_offsets(marks), asynchronous=False) or ():
+                if each.error is not None:
+                    raise KafkaException(each.error)
+
+        self._patience.call("committing offsets", ask)
+
+    def send(self, producer: Producer, marks: Marks) -> None:
+        """Commit with the producer's open transaction. Raises Aborted where the group has moved on."""
+        metadata = self._consumer.consumer_group_metadata()
+        # Without a member id the broker would not ask whether the partitions are still ours. This is looked at after
+        # the metadata were made: only our own polling can make us a member again.
+        if not self._consumer.memberid():
+            raise Aborted("no longer a member of the group")
+        self._patience.call(
+            "adding offsets to the transaction",
+            lambda seconds: producer.send_offsets_to_transaction(_offsets(marks), metadata, seconds),
+        )
+
+
+def _mark(committed: TopicPartition) -> Mark:
+    return Mark(committed.offset if committed.offset >= 0 else OFFSET_BEGINNING, committed.metadata or "")
+
+
+def _offsets(marks: Marks) -> list[TopicPartition]:
+    return [TopicPartition(*partition, mark.offset, metadata=mark.note) for partition, mark in marks.items()]

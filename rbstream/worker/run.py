@@ -1,0 +1,170 @@
+"""One worker from settings to exit: all that can be refused is refused before the first alert is read."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from rbstream import __version__
+from rbstream.assembly import make_filter, make_pipeline, make_routes, make_scorer, open_bundle
+from rbstream.config import required
+from rbstream.errors import UsageError
+from rbstream.filter import Filter
+from rbstream.health import Health
+from rbstream.kafka.clients import (
+    Complaints,
+    consumer_config,
+    make_consumer,
+    make_producer,
+    producer_config,
+    with_limits,
+)
+from rbstream.kafka.faults import InstanceInUseError
+from rbstream.kafka.patience import Patience
+from rbstream.kafka.registry import open_schemas
+from rbstream.kafka.topics import Cluster
+from rbstream.memory import keep_freed_memory
+from rbstream.metrics import Metrics
+from rbstream.model.manifest import Bundle
+from rbstream.pipeline import Pipeline, Scorer
+from rbstream.settings import Settings
+from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rbstream.worker.loop import Worker
+from rbstream.worker.messages import JD, MAIN, Destinations, Encoder
+from rbstream.worker.offsets import GroupOffsets
+from rbstream.worker.rejects import Rejections
+from rbstream.worker.scoring import Scoring
+from rbstream.worker.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = ("source.bootstrap_servers", "source.topics", "sink.topic", "sink.dead_letters")
+# A broker gives a dead static member up after 45 s (group.consumer.session.timeout.ms); a little more than that.
+SECONDS_FOR_INSTANCE = 60.0
+SECONDS_BETWEEN_TRIES = 2.0
+
+
+def run(settings: Settings, accept_rejects: int = 0) -> None:
+    """Consume, score, republish, until a signal comes.
+
+    Raises UsageError, ModelError, KafkaFailure, RegistryError; LimitError where a safety limit stopped it.
+    """
+    for name in REQUIRED:
+        required(settings, name)
+    bundle = open_bundle(settings.model)
+    filters = {MAIN: make_filter(settings, bundle), **make_routes(settings, bundle)}
+    stop, metrics = Stop(settings.shutdown.drain), Metrics()
+    stop.install()
+    health = Health(metrics, settings.health.stuck_after)
+    with closing(health):
+        port = health.start(settings.metrics.host, settings.metrics.port)
+        destinations = _look_around(settings)
+        scorer = _load(settings, bundle, metrics)
+        health.set_model_ready()
+        logger.info(
+            "ready to read",
+            extra={"version": __version__, "model": bundle.manifest.version, "delivery": settings.delivery,
+                   "device": str(scorer.device), "port": port, "largest_memory_bytes": memory_bound(settings)},
+        )  # fmt: skip
+        rejections = Rejections(settings.rejects, {}, accept_rejects)
+        with _scoring(settings, bundle, filters, scorer, destinations) as scoring:
+            _work(settings, scoring, destinations, stop, health, metrics, rejections)
+    logger.info("stopped; all that was read is committed or will be read again")
+
+
+def memory_bound(settings: Settings) -> int:
+    """What alerts may take of memory at most [bytes], beside the interpreter and the model.
+
+    What is fetched ahead, with one answer more; the batch that fills and those on their way, each as it came and as
+    it goes out; and what goes out once more in the producer's queue.
+    """
+    batches = settings.batch.queue + 1
+    return 2 * settings.source.prefetch + 3 * batches * settings.batch.max_bytes
+
+
+def _look_around(settings: Settings) -> Destinations:
+    """Ask the clusters for what we need of them, and find out what they can't do."""
+    sink, source = settings.sink, settings.source
+    source_config, sink_config = consumer_config(settings), producer_config(settings)
+    source_cluster = Cluster("source", source_config)
+    sink_cluster = Cluster("sink", sink_config)
+    if settings.delivery == "exactly-once" and source_cluster.id != sink_cluster.id:
+        raise UsageError(
+            f"source and sink are two clusters ({source_cluster.id}, {sink_cluster.id}), and Kafka's transactions "
+            'don\'t span clusters: set delivery = "at-least-once", or let both be one'
+        )
+    source_cluster.require(topic for topic in source.topics if not topic.startswith("^"))
+    routes = {MAIN: str(sink.topic), **{name: route.topic for name, route in settings.routes.items()}}
+    scores = [] if sink.scores is None else [sink.scores]
+    topics = {*routes.values(), str(sink.dead_letters), *scores}
+    sink_cluster.require(sorted(topics))
+    return Destinations(routes, str(sink.dead_letters), sink.scores, sink_cluster.message_limits(sorted(topics)))
+
+
+def _load(settings: Settings, bundle: Bundle, metrics: Metrics) -> Scorer:
+    keep_freed_memory()
+    scorer = make_scorer(bundle, settings.model)
+    manifest = bundle.manifest
+    metrics.set_model(
+        manifest.name, manifest.version, bundle.sha256, str(scorer.device), settings.model.precision
+    )  # fmt: skip
+    return scorer
+
+
+@contextmanager
+def _scoring(
+    settings: Settings, bundle: Bundle, filters: dict[str, Filter], scorer: Scorer, destinations: Destinations
+) -> Iterator[Scoring]:
+    """The scoring threads, started. They use the scorer that was verified at the start, and after a fault a new one."""
+    loaded = [scorer]
+
+    def pipeline() -> Pipeline:
+        ready = loaded.pop() if loaded else make_scorer(bundle, settings.model, warn=False)
+        return make_pipeline(ready, filters, settings.limits, settings.batch.max_alerts, frozenset({JD}))
+
+    encoder = Encoder(destinations, bundle.manifest.version)
+    schemas = open_schemas(settings.source, settings.limits)
+    scoring = Scoring(pipeline, encoder, schemas, settings.limits, settings.batch.queue)
+    scoring.start()
+    try:
+        yield scoring
+    finally:
+        scoring.close(1.0)
+
+
+def _work(
+    settings: Settings,
+    scoring: Scoring,
+    destinations: Destinations,
+    stop: Stop,
+    health: Health,
+    metrics: Metrics,
+    rejections: Rejections,
+) -> None:
+    """Run the loop; once more where a dead predecessor's membership has not been given up yet."""
+    patience = Patience(settings.sink.max_outage, health.tick, lambda: stop.deadline)
+    limits = destinations.limits.values()
+    queue_bytes = (settings.batch.queue + 1) * settings.batch.max_bytes
+    config = with_limits(producer_config(settings), max(limits), min(limits), queue_bytes)
+
+    def count(client: str, error: str) -> None:
+        metrics.kafka_errors.labels(client, error).inc()
+
+    producer = make_producer(config, Complaints("producer", count))
+    give_up = time.monotonic() + SECONDS_FOR_INSTANCE
+    if settings.delivery == "exactly-once":
+        patience.call("getting ready for transactions", producer.init_transactions)
+    while True:
+        consumer = make_consumer(consumer_config(settings), Complaints("consumer", count))
+        offsets = GroupOffsets(consumer, patience)
+        delivery: Delivery = AtLeastOnce(producer, offsets, patience)
+        if settings.delivery == "exactly-once":
+            delivery = ExactlyOnce(producer, offsets, patience, metrics)
+        try:
+            Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections).run()
+            return
+        except InstanceInUseError as error:
+            if time.monotonic() > give_up or stop.requested:
+                raise
+            logger.warning("%s; trying again", error)
+            time.sleep(SECONDS_BETWEEN_TRIES)
