@@ -8,6 +8,8 @@ from rbstream.kafka.properties import MAX_POLL_INTERVAL_MS, TRANSACTION_TIMEOUT_
 from rbstream.settings import Settings
 
 Problem = tuple[str, str]
+# What the worker calls its other ways out.
+_TAKEN = {"main", "scores", "dead_letters"}
 
 
 def problems(settings: Settings) -> list[tuple[str, str]]:
@@ -39,6 +41,8 @@ def _topics(settings: Settings) -> Iterator[Problem]:
     for name, topic in written.items():
         if said := patterns.name_problem(topic):
             yield name, f"{topic}: {said}"
+    for name in _TAKEN.intersection(settings.routes):
+        yield f"routes.{name}", "counts and logs have that name for something else; call it otherwise"
     for topic, times in Counter(written.values()).items():
         if times > 1:
             first, *others = (name for name, each in written.items() if each == topic)

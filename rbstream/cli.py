@@ -14,6 +14,8 @@ from rich.console import Console
 
 from rbstream import __version__, log
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
+from rbstream.commands.config import add_config
+from rbstream.commands.run import add_run
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
 from rbstream.settings import Settings
 
@@ -66,10 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rbstream {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_run(commands)
     _add_replay(commands)
     _add_simulate(commands)
     _add_model(commands)
     _add_bench(commands)
+    add_config(commands)
     return parser
 
 

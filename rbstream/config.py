@@ -48,11 +48,9 @@ class Loaded:
 
     def effective(self) -> Iterator[tuple[str, Any, str]]:
         """Every setting: name, value as it may be shown (JSON types; None is not set), origin."""
-        values = dotted.leaves(self.settings.model_dump(mode="json"))
-        order = {name: place for place, name in enumerate(dotted.names())}
-        for name in sorted(values, key=lambda name: order.get(name, order.get(".".join(name.split(".")[:2]), 0))):
+        for name, value in dotted.leaves(self.settings.model_dump(mode="json")).items():
             given = self.given.get(name)
-            shown = MASK if given and given.secret else masked(name, values[name])
+            shown = MASK if given and given.secret else masked(name, value)
             yield name, shown, given.origin if given else "default"
 
 

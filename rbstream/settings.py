@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rbstream.masking import masked
@@ -40,8 +40,16 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) else value
 
 
-Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
-Properties = dict[str, Annotated[str, BeforeValidator(_plain)]]
+Names = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+# Names between dots may be written as tables in tables.
+Properties = Annotated[
+    dict[str, Annotated[str, BeforeValidator(_plain)]],
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "object"]}}),
+]
 
 
 class _Group(BaseModel):
@@ -98,7 +106,7 @@ class Route(_Group):
 
     topic: Text = Field(description="Topic of the alerts that take this route")
     threshold: Threshold | None = Field(
-        default=None, description="Score from which an alert takes this route; filter.threshold by default"
+        default=None, description="Score from which an alert takes this route; the bundle's own by default"
     )
     where: str | None = Field(default=None, description="Condition on candidate fields that must hold too")
 
