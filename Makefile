@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 ALERTS ?= 2000
 
-.PHONY: demo test lint model clean
+.PHONY: demo test lint docs model clean
 
 demo: $(VENV)/installed
 	mkdir -p $(DEMO)
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages that are made from the code's declarations.
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/generate.py
 
 # The default bundle, from its recipe.
 model: $(VENV)/installed-dev

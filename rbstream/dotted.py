@@ -36,9 +36,14 @@ def nearest(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name, names(), 1)), None)
 
 
+def declared(name: str) -> Any:
+    """The declaration, pydantic's FieldInfo."""
+    return _DECLARED[_declared_as(name)]
+
+
 def description(name: str) -> str:
     """The one line that declares what a setting is for."""
-    return str(_DECLARED[_declared_as(name)].description)
+    return str(declared(name).description)
 
 
 def describe(name: str) -> str:
@@ -49,7 +54,7 @@ def describe(name: str) -> str:
 
 def default_text(name: str) -> str:
     """The default as one would write it; empty where there is none, or where it depends on the machine."""
-    if name.startswith("routes.") or _DECLARED[name].default_factory:
+    if name.startswith("routes.") or declared(name).default_factory:
         return ""
     default = leaves(_DEFAULTS).get(name)
     return "" if default in (None, []) else str(default)

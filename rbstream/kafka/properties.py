@@ -127,10 +127,7 @@ RULES = (
         ("enable.gapless.guarantee",), SINK, "one message that is refused would end the worker",
         "false", _one_of(*_FALSE),
     ),
-    Rule(
-        ("delivery.report.only.error",), SINK, "offsets are committed on the reports of success", "false",
-        _one_of(*_FALSE),
-    ),
+    Rule(("delivery.report.only.error",), SINK, "offsets are committed on the reports of success"),
     Rule(
         ("message.timeout.ms", "delivery.timeout.ms"), SINK,
         "a message that never gives up holds up all behind it; sink.max_outage says how long Kafka may be away",
@@ -158,7 +155,7 @@ _CALLBACKS = {
     "on_delivery", "ssl_engine_callback_data", "msg_order_cmp",
 }  # fmt: skip
 KIP_848 = 'under group_protocol = "consumer" the broker decides it, and the client refuses it'
-_BROKER_DECIDES = {
+BROKER_DECIDES = {
     "session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"
 }  # fmt: skip
 
@@ -177,7 +174,7 @@ def _refused(client: Client, properties: Mapping[str, str], group_protocol: str)
         rule = rules.get(name)
         if name in _CALLBACKS or name.endswith("_cb"):
             yield name, CALLBACK
-        elif client == "source" and group_protocol == "consumer" and name in _BROKER_DECIDES:
+        elif client == "source" and group_protocol == "consumer" and name in BROKER_DECIDES:
             yield name, KIP_848
         elif rule is not None and (rule.allows is None or not rule.allows(value)):
             yield name, f"{rule.reason} (allowed: {rule.allowed})" if rule.allowed else rule.reason
