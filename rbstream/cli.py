@@ -15,6 +15,7 @@ from rich.console import Console
 from rbstream import __version__, log
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
 from rbstream.commands.config import add_config
+from rbstream.commands.publish import add_publish
 from rbstream.commands.run import add_run
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
 from rbstream.settings import Settings
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_model(commands)
     _add_bench(commands)
+    add_publish(commands)
     add_config(commands)
     return parser
 

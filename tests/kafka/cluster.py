@@ -75,6 +75,14 @@ class Cluster:
         made = self.admin.create_topics([NewTopic(topic, partitions, 1, config=config) for topic in topics])
         for future in made.values():
             future.result(30)
+        wait_until(lambda: self._led(*topics), f"{', '.join(topics)} had leaders")
+
+    def _led(self, *topics: str) -> bool:
+        """Whether the brokers know by now that they lead the partitions: they are told after they exist."""
+        try:
+            return bool(self.ends(*topics))
+        except KafkaException:
+            return False
 
     def delete(self, *topics: str) -> None:
         for future in self.admin.delete_topics(list(topics)).values():
