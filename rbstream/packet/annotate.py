@@ -10,10 +10,11 @@ _NULL = b"\x00"
 _SECOND_BRANCH = b"\x02"
 
 
-def annotate(alert: Alert, drb: float, version: str) -> bytes:
+def annotate(alert: Alert, drb: float, version: str, head: bytes = b"") -> bytes:
     """The alert as a container block under `layout.output_schema`, with the new `drb` and `drbversion`.
 
-    What the packet had goes to `drb_upstream` and `drbversion_upstream`, if they are not there yet.
+    What the packet had goes to `drb_upstream` and `drbversion_upstream`, if they are not there yet. head: what to put
+    before the block, such as the container's header: joined here, it costs no further copy of the packet.
     """
     layout = alert.layout
     new = {DRB: layout.encode_drb(drb), DRBVERSION: layout.encode_version(version)}
@@ -29,7 +30,7 @@ def annotate(alert: Alert, drb: float, version: str) -> bytes:
         parts += (view[position:start], value)
         position = end
     parts.append(view[position : alert.end])
-    return encode_block(parts, layout.sync)
+    return encode_block(parts, layout.sync, head=head)
 
 
 def _nullable(alert: Alert, path: str) -> bytes:

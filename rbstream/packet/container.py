@@ -223,7 +223,7 @@ def encode_header(schema: bytes, sync: bytes) -> bytes:
     return MAGIC + encode_long(len(entries)) + pairs + encode_long(0) + sync
 
 
-def encode_block(parts: list[bytes | memoryview], sync: bytes, count: int = 1) -> bytes:
-    """An uncompressed block of `count` records whose bytes are the parts joined."""
+def encode_block(parts: list[bytes | memoryview], sync: bytes, count: int = 1, head: bytes = b"") -> bytes:
+    """An uncompressed block of `count` records whose bytes are the parts joined, behind `head`."""
     size = sum(map(len, parts))
-    return b"".join([encode_long(count), encode_long(size), *parts, sync])
+    return b"".join([head, encode_long(count), encode_long(size), *parts, sync])

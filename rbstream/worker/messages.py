@@ -80,8 +80,7 @@ class Encoder:
         return outcome, messages
 
     def _annotated(self, message: Message, headers: Headers, outcome: Outcome, alert: Alert) -> list[Outgoing]:
-        block = annotate(alert, outcome.drb, self._version)
-        value = self._head(alert) + block
+        value = annotate(alert, outcome.drb, self._version, self._head(alert))
         headers = [
             *headers,
             ("rbstream.model", self._version.encode()),
