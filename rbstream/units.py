@@ -33,7 +33,8 @@ def parse_size(value: object) -> int:
 
 def format_duration(seconds: float) -> str:
     """As `parse_duration` reads it, in the largest unit that needs no fraction."""
-    return _format(Decimal(str(seconds)), _SECONDS) or f"{seconds!r}s"
+    amount = Decimal(str(seconds))
+    return _format(amount, _SECONDS) or f"{amount.normalize()}s"
 
 
 def format_size(size: int) -> str:
