@@ -1,12 +1,16 @@
 """What tests share: real data where it is, and what a machine has or lacks."""
 
+import os
 import shutil
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from needs import SHARED, require
 from tiny import split, write_tiny
 
+from rbstream.cli import main
 from rbstream.simulate import simulate_night
 
 
@@ -45,3 +49,27 @@ def packets(night: Path) -> list[bytes]:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model bundle that is quick to load and to score with."""
     return write_tiny(tmp_path_factory.mktemp("bundle") / "tiny.pt")
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to be in, with none of rbstream's variables set."""
+    for name in list(os.environ):
+        if name.startswith("RBSTREAM_") and not name.startswith("RBSTREAM_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def here(bare: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[object, str, str]]]:
+    """Calls the command in this process and an empty folder: its status, standard output and error."""
+
+    def call(*arguments: str) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code, *capsys.readouterr()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)

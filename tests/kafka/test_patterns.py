@@ -1,5 +1,6 @@
 """Names of topics and patterns: what both group protocols understand alike passes, and means what Python says."""
 
+import ctypes
 import re
 
 import pytest
@@ -85,3 +86,41 @@ def test_what_passes_is_a_regular_expression_of_names(pattern: str) -> None:
     if problem(pattern) is None:
         assert re.compile(pattern, re.ASCII)
         assert not re.search(r"\(\?|[*+?}][*+?{]|\\[a-zA-Z0-9]", pattern)
+
+
+PIECES = [
+    "a",
+    "b",
+    "[a-c]",
+    "[^a]",
+    "[0-9_-]",
+    ".",
+    "\\.",
+    "\\-",
+    "(",
+    ")",
+    "|",
+    "*",
+    "+",
+    "?",
+    "{2}",
+    "{1,2}",
+    "{0,}",
+    "ztf_",
+]
+NAMES = ["a", "ab", "a.b", "b", "ab_1", "ztf_20260101_programid1", "aab", "abc", "a-b", "1", "_-", "ztf_ztf_"]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map(lambda parts: f"^{''.join(parts)}$"))
+def test_the_c_library_that_the_classic_protocol_asks_says_the_same(pattern: str) -> None:
+    if problem(pattern) is None:
+        assert c_matches(pattern) == [matches([pattern], name) for name in NAMES]
+
+
+def c_matches(pattern: str) -> list[bool]:
+    """What POSIX's regexec finds, by extended syntax (1)."""
+    library, compiled = ctypes.CDLL(None), ctypes.create_string_buffer(256)  # regex_t is 64 bytes here
+    assert library.regcomp(compiled, pattern.encode(), 1) == 0
+    found = [library.regexec(compiled, name.encode(), 0, None, 0) == 0 for name in NAMES]
+    library.regfree(compiled)
+    return found
