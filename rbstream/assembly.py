@@ -30,11 +30,12 @@ def make_filter(settings: Settings, bundle: Bundle) -> Filter:
 
 
 def make_routes(settings: Settings, bundle: Bundle) -> dict[str, Filter]:
-    """The filters of the named routes. Raises as `make_filter`, naming the route."""
+    """The filters of the named routes, with `filter.threshold` where they have none. Raises as `make_filter`."""
     routes = {}
     for name, route in settings.routes.items():
         try:
-            routes[name] = _filter(route.threshold, route.where, bundle)
+            threshold = settings.filter.threshold if route.threshold is None else route.threshold
+            routes[name] = _filter(threshold, route.where, bundle)
         except UsageError as error:
             raise UsageError(f"routes.{name}: {error}") from error
     return routes

@@ -233,6 +233,10 @@ class Metrics:
         self.masked_alerts.inc(observed.masked)
         self.edge_alerts.inc(observed.edge)
 
+    def count_error(self, client: str, error: str) -> None:
+        """Count what librdkafka told: by client (`consumer`, `producer`) and name of the error."""
+        self.kafka_errors.labels(client, error).inc()
+
     def forget(self, topic: str, partition: int) -> None:
         """Remove the series of a partition that is no longer assigned: another worker tells of it now."""
         self.consumer_lag.remove(topic, partition)

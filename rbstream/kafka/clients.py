@@ -4,15 +4,17 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import confluent_kafka
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from rbstream import __version__
+from rbstream.errors import UsageError
 from rbstream.settings import Settings
 
 Config = dict[str, Any]
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # How long a killed worker that does not come back holds up those who read what it wrote, and those who take its
@@ -147,10 +149,17 @@ _librdkafka.addFilter(lambda record: not record.getMessage().startswith("FAIL ")
 
 
 def make_consumer(config: Config, complaints: Complaints) -> confluent_kafka.Consumer:
-    """A consumer that does not read yet."""
-    return confluent_kafka.Consumer(with_voice(config, complaints))
+    """A consumer that does not read yet. Raises UsageError for a property that librdkafka does not take."""
+    return _made("source", confluent_kafka.Consumer, with_voice(config, complaints))
 
 
 def make_producer(config: Config, complaints: Complaints) -> confluent_kafka.Producer:
-    """A producer; the transactional ones have yet to call `init_transactions`."""
-    return confluent_kafka.Producer(with_voice(config, complaints))
+    """A producer; a transactional one has yet to call `init_transactions`. Raises as `make_consumer`."""
+    return _made("sink", confluent_kafka.Producer, with_voice(config, complaints))
+
+
+def _made(side: str, client: Callable[[Config], T], config: Config) -> T:
+    try:
+        return client(config)
+    except KafkaException as error:
+        raise UsageError(f"{side}: {error.args[0].str()}; see [{side}.properties]") from error

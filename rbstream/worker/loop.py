@@ -33,7 +33,7 @@ SECONDS_BETWEEN_ENDS = 1.0
 # Rewinds without a success in between: a cause that so many tries do not mend is for the supervisor.
 MOST_ABORTS = 10
 LONGEST_PAUSE_SECONDS = 10.0
-# Kafka's error for a static member whose predecessor has not been given up yet (KIP-848); the client has no name for it.
+# What a static member is told whose predecessor has not been given up yet (KIP-848); the client has no name for it.
 UNRELEASED_INSTANCE_ID = 111
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+import confluent_kafka
+
 from rbstream import __version__
 from rbstream.assembly import make_filter, make_pipeline, make_routes, make_scorer, open_bundle
 from rbstream.config import required
@@ -59,6 +61,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     with closing(health):
         port = health.start(settings.metrics.host, settings.metrics.port)
         destinations = _look_around(settings)
+        producer = _producer(settings, destinations, metrics)
         scorer = _load(settings, bundle, metrics)
         health.set_model_ready()
         logger.info(
@@ -68,7 +71,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
         )  # fmt: skip
         rejections = Rejections(settings.rejects, {}, accept_rejects)
         with _scoring(settings, bundle, filters, scorer, destinations) as scoring:
-            _work(settings, scoring, destinations, stop, health, metrics, rejections)
+            _work(settings, scoring, producer, stop, health, metrics, rejections)
     logger.info("stopped; all that was read is committed or will be read again")
 
 
@@ -86,6 +89,7 @@ def _look_around(settings: Settings) -> Destinations:
     """Ask the clusters for what we need of them, and find out what they can't do."""
     sink, source = settings.sink, settings.source
     source_config, sink_config = consumer_config(settings), producer_config(settings)
+    make_consumer(source_config, Complaints("consumer")).close()  # refuses what librdkafka does not know
     source_cluster = Cluster("source", source_config)
     sink_cluster = Cluster("sink", sink_config)
     if settings.delivery == "exactly-once" and source_cluster.id != sink_cluster.id:
@@ -99,6 +103,13 @@ def _look_around(settings: Settings) -> Destinations:
     topics = {*routes.values(), str(sink.dead_letters), *scores}
     sink_cluster.require(sorted(topics))
     return Destinations(routes, str(sink.dead_letters), sink.scores, sink_cluster.message_limits(sorted(topics)))
+
+
+def _producer(settings: Settings, destinations: Destinations, metrics: Metrics) -> confluent_kafka.Producer:
+    limits = destinations.limits.values()
+    queue_bytes = (settings.batch.queue + 1) * settings.batch.max_bytes
+    config = with_limits(producer_config(settings), max(limits), min(limits), queue_bytes)
+    return make_producer(config, Complaints("producer", metrics.count_error))
 
 
 def _load(settings: Settings, bundle: Bundle, metrics: Metrics) -> Scorer:
@@ -135,7 +146,7 @@ def _scoring(
 def _work(
     settings: Settings,
     scoring: Scoring,
-    destinations: Destinations,
+    producer: confluent_kafka.Producer,
     stop: Stop,
     health: Health,
     metrics: Metrics,
@@ -143,19 +154,11 @@ def _work(
 ) -> None:
     """Run the loop; once more where a dead predecessor's membership has not been given up yet."""
     patience = Patience(settings.sink.max_outage, health.tick, lambda: stop.deadline)
-    limits = destinations.limits.values()
-    queue_bytes = (settings.batch.queue + 1) * settings.batch.max_bytes
-    config = with_limits(producer_config(settings), max(limits), min(limits), queue_bytes)
-
-    def count(client: str, error: str) -> None:
-        metrics.kafka_errors.labels(client, error).inc()
-
-    producer = make_producer(config, Complaints("producer", count))
     give_up = time.monotonic() + SECONDS_FOR_INSTANCE
     if settings.delivery == "exactly-once":
         patience.call("getting ready for transactions", producer.init_transactions)
     while True:
-        consumer = make_consumer(consumer_config(settings), Complaints("consumer", count))
+        consumer = make_consumer(consumer_config(settings), Complaints("consumer", metrics.count_error))
         offsets = GroupOffsets(consumer, patience)
         delivery: Delivery = AtLeastOnce(producer, offsets, patience)
         if settings.delivery == "exactly-once":

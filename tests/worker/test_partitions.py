@@ -90,7 +90,7 @@ STEPS = st.lists(st.sampled_from(["read", "deliver", "give up", "go back", "end"
 
 @given(STEPS)
 def test_every_message_is_delivered_once_and_in_order(steps: list[str]) -> None:
-    """A log of messages with gaps as markers make them; batches of all that was read; a client that fetches in order."""
+    """A log with gaps, as markers make them; batches of all that was read; a client that fetches in order."""
     log = [0, 1, 2, 5, 6, 9, 10, 11, 15]
     partitions, fetched, batch, delivered = owned(p0=BEGINNING), 0, list[int](), list[int]()
     for step in [*steps, "go back", *["read"] * 20, "deliver"]:
