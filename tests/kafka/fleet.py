@@ -80,7 +80,7 @@ class Fleet:
         while time.monotonic() < end:
             self.supervise()
 
-    def strike(self, step: str, number: signal.Signals, seconds: float = 120) -> End | None:
+    def strike(self, step: str, number: signal.Signals, seconds: float = 60) -> End | None:
         """Have some worker that holds uncommitted messages signal itself at a step, and end of it; None where in
         `seconds` none did."""
         deadline = time.monotonic() + seconds

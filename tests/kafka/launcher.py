@@ -134,8 +134,7 @@ def patch(board: Board) -> None:
 
         def produce(self, *args: Any, **options: Any) -> None:
             super().produce(*args, **options)
-            if board.in_transaction:
-                reach(board, "produced")
+            reach(board, "produced")
 
         def send_offsets_to_transaction(self, positions: list[Any], *args: Any) -> None:
             reach(board, "sending")

@@ -149,8 +149,8 @@ class Torture:
     def _kill(self, step: str) -> None:
         end = self._fleet.strike(step, signal.SIGKILL)
         if end is None:  # say, no alerts are left over after a commit: anything else, then
-            end = self._fleet.strike("begun", signal.SIGKILL)
-        assert end is not None, f"no worker came to {step} or to begun with uncommitted alerts: see {self._folder}"
+            end = self._fleet.strike("produced", signal.SIGKILL)
+        assert end is not None, f"no worker came to {step} or to produced with uncommitted alerts: see {self._folder}"
         assert end.status == -signal.SIGKILL, end
         assert end.held > 0, end
         self._report.kills[step] = self._report.kills.get(step, 0) + 1
