@@ -169,7 +169,7 @@ def _strangers() -> Iterator[tuple[str, str]]:
 
 
 def _unknown(name: str, given: Given) -> str:
-    shown = f"given {MASK if given.secret else masked(name, given.value)!r} by {given.origin}"
+    shown = f"given {_shown(name, given.value, given)!r} by {given.origin}"
     if dotted.is_group(name):
         one = f"{name}.NAME"
         return f"{name} is a group ({shown}): set each of its settings, {one} or {dotted.variable(one)}"
@@ -182,11 +182,16 @@ def _invalid(error: Any, given: Mapping[str, Given]) -> str:
     name = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "missing":
         return f"{name}: missing"
-    each = next((given[each] for each in given if f"{name}.".startswith(f"{each}.")), None)
-    hidden = (each and each.secret) or name.startswith(dotted.PROPERTIES)
-    shown = MASK if hidden else masked(name, error["input"])
+    written = next((each for each in given if f"{name}.".startswith(f"{each}.")), name)
+    each = given.get(written)
+    value = each.value if each and written == name else error["input"]
     by = f" by {each.origin}" if each else ""
-    return f"{name}: {error['msg'].removeprefix('Value error, ')} (given {shown!r}{by})"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')} (given {_shown(written, value, each)!r}{by})"
+
+
+def _shown(name: str, value: Any, given: Given | None) -> Any:
+    """A value as an error may show it: of the wrong ones among the properties none, they may be secrets misplaced."""
+    return MASK if (given and given.secret) or name.startswith(dotted.PROPERTIES) else masked(name, value)
 
 
 def _written_by(name: str, given: Mapping[str, Given]) -> str:
