@@ -103,7 +103,7 @@ def _place(asked: Path | None, name: str, usual: Path) -> Path | None:
         return asked
     if os.environ.get(name):
         return Path(os.environ[name])
-    return usual if usual.exists() else None
+    return usual if os.path.exists(usual) else None
 
 
 def _file(path: Path | None) -> dict[str, Given]:

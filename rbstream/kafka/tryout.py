@@ -10,8 +10,8 @@ from rbstream.errors import UsageError
 from rbstream.kafka.clients import consumer_config, producer_config
 from rbstream.settings import Settings
 
-# Without servers there is nobody to connect to; with this method a token would be fetched at once.
-_CONNECTS = ("bootstrap.servers", "sasl.oauthbearer.method")
+# Without servers there is nobody to connect to, and without this method no token to be fetched.
+_SERVERS, _FETCHES = "bootstrap.servers", ("sasl.oauthbearer.method", "oidc")
 
 
 def try_clients(settings: Settings) -> None:
@@ -24,7 +24,7 @@ def try_clients(settings: Settings) -> None:
 
 
 def _try(client: str, make: Callable[[dict[str, Any]], object], config: Mapping[str, Any]) -> None:
-    alone = {name: value for name, value in config.items() if name not in _CONNECTS}
+    alone = {name: value for name, value in config.items() if name != _SERVERS and (name, value) != _FETCHES}
     try:
         make({**alone, "logger": _nobody})
     except (confluent_kafka.KafkaException, TypeError, ValueError) as error:
