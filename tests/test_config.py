@@ -1,6 +1,7 @@
 """Where settings come from, which of them wins, and `rbstream config`."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,6 +260,16 @@ def test_check_says_what_it_checked(here: Here, bare: Path) -> None:
     assert (status, said) == (0, "")
     for words in ("reads ^ztf_", "writes ztf_filtered (sink.topic)", "takes all properties", "SHA-256", "route bright"):
         assert words in out
+
+
+def test_check_connects_to_nothing(here: Here, bare: Path) -> None:
+    write(bare / "rbstream.toml", RUNNABLE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        broker = f"127.0.0.1:{server.getsockname()[1]}"
+        assert here("config", "check", "--set", f"source.bootstrap_servers={broker}")[0] == 0
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 @pytest.mark.parametrize(
