@@ -24,9 +24,10 @@ class _Field:
 
 
 class Board:
-    """The numbers. The worker writes the first five; the torturer the last two, which the worker clears."""
+    """The numbers. The worker writes the first six; the torturer the last two, of which the worker clears the first."""
 
     size = 0
+    subscribed = _Field()  # 1 once it has: from then on a SIGTERM is one that it knows to take
     held = _Field()  # messages that the worker has taken and not committed
     in_transaction = _Field()  # 1 from begin_transaction's return to commit_transaction's or abort_transaction's
     commits = _Field()

@@ -80,7 +80,7 @@ class Fleet:
         while time.monotonic() < end:
             self.supervise()
 
-    def strike(self, step: str, number: signal.Signals, seconds: float = 60) -> End | None:
+    def strike(self, step: str, number: signal.Signals, seconds: float = 40) -> End | None:
         """Have some worker that holds uncommitted messages signal itself at a step, and end of it; None where in
         `seconds` none did."""
         deadline = time.monotonic() + seconds
@@ -109,16 +109,19 @@ class Fleet:
         return member.board.obeyed > before
 
     def remove(self, name: str) -> End:
-        """End a worker by SIGTERM, for good."""
-        member = self._members.pop(name)
-        if member.worker is None:
-            self._start(member)
-        assert member.worker is not None
+        """End a worker by SIGTERM, for good, once it reads."""
+        member = self._members[name]
+        deadline = time.monotonic() + 60
+        while member.worker is None or not member.board.subscribed:
+            assert time.monotonic() < deadline, f"{name} didn't get to reading within 60 s: see {self._folder}"
+            self.supervise()
         member.worker.send(signal.SIGTERM)
-        return self._await(member, "removed")
+        end = self._await(member, "removed")
+        del self._members[name]
+        return end
 
     def remove_any(self) -> End:
-        return self.remove(self._draw.choice([name for name, member in self._members.items() if member.worker]))
+        return self.remove(self._draw.choice(list(self._members)))
 
     def stop(self) -> list[End]:
         """End all by SIGTERM."""
@@ -132,6 +135,7 @@ class Fleet:
 
     def _start(self, member: Member) -> None:
         member.board.cancel()
+        member.board.subscribed = 0
         board = self._folder / f"{member.name}.board"
         member.worker = Worker(
             self._folder,

@@ -82,11 +82,12 @@ def patch(board: Board) -> None:
             held.forget()
             super().__init__(*args, **options)
 
-        def subscribe(self, topics: Any, **callbacks: Any) -> Any:
+        def subscribe(self, topics: Any, **callbacks: Any) -> None:
             for name in ("on_revoke", "on_lost"):
                 if name in callbacks:
                     callbacks[name] = self._forgetting(callbacks[name])
-            return super().subscribe(topics, **callbacks)
+            super().subscribe(topics, **callbacks)
+            board.subscribed = 1
 
         @staticmethod
         def _forgetting(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], None]:
@@ -161,10 +162,10 @@ def patch(board: Board) -> None:
 
 
 def main() -> None:
-    board, program, *arguments = sys.argv[1:]
-    fresh = Board(Path(board))
-    fresh.held = fresh.in_transaction = 0
-    patch(fresh)
+    path, program, *arguments = sys.argv[1:]
+    board = Board(Path(path))
+    board.subscribed = board.held = board.in_transaction = 0
+    patch(board)
     sys.argv = [program, *arguments]
     if program == "rbstream":
         runpy.run_module("rbstream", run_name="__main__", alter_sys=True)

@@ -8,12 +8,15 @@ from typing import Any
 from confluent_kafka import Producer
 from packets import Made
 
+# Beyond what was let go [1/s]: enough that a worker told to die in a transaction soon has one.
+TRICKLE = 3.0
+
 
 class Publisher(threading.Thread):
     """Each packet once, idempotently, with all acknowledgements, by its key's partition.
 
-    rate: messages a second within what was let go, a tenth of it beyond: workers never run dry. hold: how many of the
-    last are published only once `finish` was called.
+    rate: messages a second within what was let go; beyond it they trickle, so that workers never run dry. hold: how
+    many of the last are published only once `finish` was called.
     """
 
     def __init__(self, servers: str, topic: str, packets: Iterable[Made], total: int, rate: float, hold: int) -> None:
@@ -48,8 +51,7 @@ class Publisher(threading.Thread):
                 self._finish.wait()
             self._send(packet)
             self.sent += 1
-            ahead = self.sent > self._let_go * self._total
-            self._sleep(10 / self._rate if ahead else 1 / self._rate)
+            self._await_turn(time.monotonic())
         left = self._producer.flush(300)
         if left:
             self.failures.append(f"{left} messages are still not acknowledged")
@@ -62,10 +64,13 @@ class Publisher(threading.Thread):
             except BufferError:
                 self._producer.poll(0.1)
 
-    def _sleep(self, seconds: float) -> None:
-        """Until the next is due; `finish` cuts the wait short."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+    def _await_turn(self, since: float) -> None:
+        """Until the next one is due; what is let go in the meantime counts."""
+        while True:
+            ahead = self.sent > self._let_go * self._total
+            left = since + 1 / (TRICKLE if ahead else self._rate) - time.monotonic()
+            if left <= 0:
+                return
             self._producer.poll(min(left, 0.01))
 
     def _delivered(self, error: Any, message: Any) -> None:
