@@ -106,7 +106,7 @@ class Route(_Group):
 
     topic: Text = Field(description="Topic of the alerts that take this route")
     threshold: Threshold | None = Field(
-        default=None, description="Score from which an alert takes this route; the bundle's own by default"
+        default=None, description="Score from which an alert takes this route; filter.threshold's by default"
     )
     where: str | None = Field(default=None, description="Condition on candidate fields that must hold too")
 
