@@ -14,7 +14,9 @@ from rich.console import Console
 
 from rbstream import __version__, log
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
+from rbstream.commands.bench import BENCH_KAFKA, add_bench
 from rbstream.commands.config import add_config
+from rbstream.commands.dlq import add_dlq
 from rbstream.commands.publish import add_publish
 from rbstream.commands.run import add_run
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no UTF-8
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
         status = options.run(options)
         sys.stdout.flush()
     except RbstreamError as error:
@@ -51,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = ExitStatus.INTERRUPTED
         _complain("interrupted; nothing half-written was kept")
     sys.exit(int(status))
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the one command of two words, beside one of its first word, as one argument."""
+    words = BENCH_KAFKA.split()
+    return [BENCH_KAFKA, *arguments[2:]] if list(arguments[:2]) == words else list(arguments)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -73,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands)
     _add_simulate(commands)
     _add_model(commands)
-    _add_bench(commands)
+    add_bench(commands)
     add_publish(commands)
+    add_dlq(commands)
     add_config(commands)
     return parser
 
@@ -217,24 +226,3 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
     width = max(map(len, values))
     for name, value in values.items():
         print(f"{name:<{width}}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
-
-
-def _add_bench(commands: Any) -> None:
-    command = add_command(
-        commands, "bench", _bench, "Time each stage on your packets, beside the floor in the same run."
-    )
-    command.add_argument("paths", nargs="+", metavar="PATH")
-    command.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
-    add_model_settings(command)
-    add_settings(command)
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from rbstream.bench import bench, show
-
-    result = bench(options.paths, given_settings(options))
-    if options.json:
-        print(json.dumps(result, indent=1))
-    else:
-        show(result, Console())
-    return ExitStatus.DONE

@@ -97,12 +97,12 @@ def publish(request: Request, settings: Settings) -> Published:
     names = find_inputs(request.paths)
     if request.loop and STDIN in names:
         raise UsageError("--loop: standard input can be read only once; save it to a file")
-    config = _config(settings)
+    config = feeding_config(settings)
     cluster = Cluster("source", config)
     if request.topic not in cluster.topics:
         _create(cluster, config, request)
     limit = cluster.message_limits([request.topic])[request.topic]
-    producer = make_producer(with_limits(config, limit, limit, QUEUE_BYTES), Complaints("publisher"))
+    producer = make_producer(with_limits(config, limit, limit, max(QUEUE_BYTES, 2 * limit)), Complaints("publisher"))
     done, started = Published(), time.monotonic()
     try:
         _publish(producer, names, request, settings.limits, done)
@@ -115,8 +115,8 @@ def publish(request: Request, settings: Settings) -> Published:
     return done
 
 
-def _config(settings: Settings) -> dict[str, Any]:
-    """A producer for the source's cluster: its way in, and of the sink what is said of the same cluster."""
+def feeding_config(settings: Settings) -> dict[str, Any]:
+    """For a producer to the source's cluster: its way in, and of the sink what is said of the same cluster."""
     one = settings.sink.bootstrap_servers in (None, required(settings, "source.bootstrap_servers"))
     sink = Sink(properties=settings.sink.properties if one else {})
     config = producer_config(settings.model_copy(update={"sink": sink, "delivery": "at-least-once"}))

@@ -17,7 +17,7 @@ from broker import Broker
 from cluster import wait_until
 from tiny import RBSTREAM, environment, rbstream, write_tar
 
-from rbstream.kafka.publish import Letter, Pace, Request, _config
+from rbstream.kafka.publish import Letter, Pace, Request, feeding_config
 from rbstream.settings import Settings, Sink, Source
 
 Fresh = Callable[[str], str]
@@ -291,8 +291,8 @@ def test_as_fast_as_kafka_takes_them_nothing_waits() -> None:
 def test_the_way_into_the_sources_cluster_is_the_workers_own() -> None:
     sasl = {"security.protocol": "SASL_SSL", "sasl.username": "me", "ssl.ca.location": "/ca.pem"}
     source = Source(bootstrap_servers="survey:9092", properties=sasl | {"fetch.wait.max.ms": "50"})
-    one = _config(Settings(source=source, sink=Sink(properties={"linger.ms": "20"})))
-    two = _config(Settings(source=source, sink=Sink(bootstrap_servers="ours:9092", properties={"linger.ms": "20"})))
+    one = feeding_config(Settings(source=source, sink=Sink(properties={"linger.ms": "20"})))
+    two = feeding_config(Settings(source=source, sink=Sink(bootstrap_servers="ours:9092", properties={"linger.ms": "20"})))
     for config in (one, two):
         assert config.items() >= sasl.items()
         assert config["bootstrap.servers"] == "survey:9092"
