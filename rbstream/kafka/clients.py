@@ -4,22 +4,18 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from rbstream import __version__
-from rbstream.errors import UsageError
+from rbstream.kafka.properties import TRANSACTION_TIMEOUT_MS
 from rbstream.settings import Settings
 
 Config = dict[str, Any]
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# How long a killed worker that does not come back holds up those who read what it wrote, and those who take its
-# partitions over; a healthy transaction takes milliseconds, one across a broker's restart some seconds.
-TRANSACTION_TIMEOUT_MS = 30_000
 # New nightly topics are found after this; the metadata of a cluster is some kB.
 METADATA_REFRESH_MS = 10_000
 # librdkafka waits a second before it fetches on once its queue was full: a stall at every 64 MiB.
@@ -69,7 +65,8 @@ def producer_config(settings: Settings) -> Config:
         **_shared_properties(settings),
         **sink.properties,
     }
-    config.setdefault("message.timeout.ms", config.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+    if "delivery.timeout.ms" not in config:  # its other name
+        config.setdefault("message.timeout.ms", config.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
     return config
 
 
@@ -149,17 +146,10 @@ _librdkafka.addFilter(lambda record: not record.getMessage().startswith("FAIL ")
 
 
 def make_consumer(config: Config, complaints: Complaints) -> confluent_kafka.Consumer:
-    """A consumer that does not read yet. Raises UsageError for a property that librdkafka does not take."""
-    return _made("source", confluent_kafka.Consumer, with_voice(config, complaints))
+    """A consumer that does not read yet."""
+    return confluent_kafka.Consumer(with_voice(config, complaints))
 
 
 def make_producer(config: Config, complaints: Complaints) -> confluent_kafka.Producer:
-    """A producer; a transactional one has yet to call `init_transactions`. Raises as `make_consumer`."""
-    return _made("sink", confluent_kafka.Producer, with_voice(config, complaints))
-
-
-def _made(side: str, client: Callable[[Config], T], config: Config) -> T:
-    try:
-        return client(config)
-    except KafkaException as error:
-        raise UsageError(f"{side}: {error.args[0].str()}; see [{side}.properties]") from error
+    """A producer; a transactional one has yet to call `init_transactions`."""
+    return confluent_kafka.Producer(with_voice(config, complaints))

@@ -10,7 +10,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from rbstream.errors import RbstreamError
 from rbstream.kafka.clients import Complaints, admin_config, with_voice
 from rbstream.kafka.faults import KafkaFailure
 
@@ -35,10 +34,7 @@ class Cluster:
         self._side = side
         self._servers = config["bootstrap.servers"]
         complaints = Complaints(f"{side} admin")
-        try:
-            self._admin = AdminClient(with_voice(admin_config(config), complaints))
-        except KafkaException as error:
-            raise RbstreamError(f"{side}: {error.args[0].str()}; see [{side}.properties]") from error
+        self._admin = AdminClient(with_voice(admin_config(config), complaints))
         metadata = self._ask_metadata(complaints)
         self.id: str | None = metadata.cluster_id
         self.topics: dict[str, int] = {

@@ -25,6 +25,7 @@ from rbstream.kafka.faults import InstanceInUseError
 from rbstream.kafka.patience import Patience
 from rbstream.kafka.registry import open_schemas
 from rbstream.kafka.topics import Cluster
+from rbstream.kafka.tryout import try_clients
 from rbstream.memory import keep_freed_memory
 from rbstream.metrics import Metrics
 from rbstream.model.manifest import Bundle
@@ -53,6 +54,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     """
     for name in REQUIRED:
         required(settings, name)
+    try_clients(settings)
     bundle = open_bundle(settings.model)
     filters = {MAIN: make_filter(settings, bundle), **make_routes(settings, bundle)}
     stop, metrics = Stop(settings.shutdown.drain), Metrics()
@@ -89,7 +91,6 @@ def _look_around(settings: Settings) -> Destinations:
     """Ask the clusters for what we need of them, and find out what they can't do."""
     sink, source = settings.sink, settings.source
     source_config, sink_config = consumer_config(settings), producer_config(settings)
-    make_consumer(source_config, Complaints("consumer")).close()  # refuses what librdkafka does not know
     source_cluster = Cluster("source", source_config)
     sink_cluster = Cluster("sink", sink_config)
     if settings.delivery == "exactly-once" and source_cluster.id != sink_cluster.id:
