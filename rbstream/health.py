@@ -165,13 +165,13 @@ def _line(status: HTTPStatus, text: str) -> Answer:
     return f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode()
 
 
-def _stacks() -> dict[str, str]:
-    """Every thread's stack, innermost call last, by the thread's name."""
+def _stacks() -> str:
+    """Every thread's stack, innermost call last, under the thread's name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return {
-        f"{names.get(ident, 'unknown')} ({ident})": "".join(traceback.format_stack(frame))
+    return "\n".join(
+        f"{names.get(ident, 'unknown')} ({ident}):\n{''.join(traceback.format_stack(frame))}"
         for ident, frame in sys._current_frames().items()
-    }
+    )
 
 
 class _Handler(WSGIRequestHandler):
