@@ -1,6 +1,6 @@
 """Dead letters as they lie in their topic: read from the beginning to the end there is, without joining a group."""
 
-import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,19 +16,17 @@ from rbstream.kafka.patience import CALL_SECONDS, Patience, check
 from rbstream.kafka.topics import Cluster
 from rbstream.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 OURS = "rbstream."
 # Of what was too large for the topic, `rbstream.body` says that only this is left.
 HASH = "sha256"
-# A person waits for this, and can call it again.
-MAX_OUTAGE_SECONDS = 60.0
+# The year 5138; Python's calendar ends in 9999.
+END_OF_TIME_MS = 10**14
 # Some hundred dead letters: they are looked at one by one.
 PREFETCH_KBYTES = 16_384
 TAKEN_AT_ONCE = 100
-
-
-PATIENCE = Patience(MAX_OUTAGE_SECONDS, lambda: None)
+# A person waits for this, and can call it again.
+PATIENCE = Patience(60.0, lambda: None)
+_NUMBER = re.compile("[0-9]{1,14}")
 T = TypeVar("T")
 
 
@@ -50,7 +48,7 @@ class Place(NamedTuple):
     def parse(cls, text: str) -> "Place":
         """From PARTITION/OFFSET, as it is printed. Raises ValueError."""
         partition, _, offset = text.partition("/")
-        if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+        if not (_NUMBER.fullmatch(partition) and _NUMBER.fullmatch(offset)):
             raise ValueError(f"{text!r} is no PARTITION/OFFSET, as rbstream dlq ls prints them")
         return cls(int(partition), int(offset))
 
@@ -90,8 +88,14 @@ class DeadLetter:
         try:
             at = datetime.fromisoformat(self.said("processed") or "")
         except ValueError:
-            return datetime.fromtimestamp(self.timestamp / 1000, UTC)
+            at = datetime.fromtimestamp(_sane(self.timestamp) / 1000, UTC)
         return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+    @property
+    def original_timestamp(self) -> int:
+        """The timestamp of the message that it was [ms since 1970]: a topic may put its own on dead letters."""
+        said = self.said("source.timestamp") or ""
+        return _sane(int(said) if _NUMBER.fullmatch(said) else self.timestamp)
 
     @property
     def name(self) -> str:
@@ -205,6 +209,11 @@ class DeadLetters:
                 elif message.error() is None:
                     return _letter(message)
         raise UsageError(f"{self.topic} has no dead letter {place}; rbstream dlq ls prints those there are")
+
+
+def _sane(timestamp: int) -> int:
+    """A timestamp that is one; 0, which Kafka takes for none, where it is not. Anybody may write into a topic."""
+    return timestamp if 0 <= timestamp < END_OF_TIME_MS else 0
 
 
 def _position(message: Message) -> Place:

@@ -5,25 +5,29 @@ the group `<group_id>.dlq`, in one transaction with what it writes. (Where sourc
 then an interruption can write some twice.) What an operator chooses is written as often as it is asked for.
 """
 
-import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from rbstream.config import required
-from rbstream.kafka.clients import Complaints, consumer_config, make_producer
+from rbstream.kafka.clients import Complaints, admin_config, consumer_config, make_producer, with_voice
 from rbstream.kafka.dlq import OURS, DeadLetter, DeadLetters, Place, insist
 from rbstream.kafka.faults import KafkaFailure
 from rbstream.kafka.patience import CALL_SECONDS
 from rbstream.kafka.publish import feeding_config
-from rbstream.kafka.topics import LEAST_MESSAGE_BYTES, Cluster
+from rbstream.kafka.topics import ANSWER_SECONDS, LEAST_MESSAGE_BYTES, Cluster
 from rbstream.settings import Settings
-
-logger = logging.getLogger(__name__)
+from rbstream.units import format_duration
 
 # Some hundred dead letters: a transaction costs milliseconds, and so many more are all that an interruption undoes.
 BATCH_LETTERS, BATCH_BYTES = 100, 8 << 20
@@ -77,11 +81,11 @@ def reinject(request: Request, settings: Settings, seen: Seen) -> Reinjected:
     required(settings, "source.bootstrap_servers")
     done = Reinjected()
     with closing(DeadLetters(settings, request.topic)) as letters:
-        source = Cluster("source", consumer_config(settings))
+        targets = _Targets(settings)
         try:
-            writer = _writer(request, settings, letters, source)
+            writer = _writer(request, settings, letters, targets)
             for batch in _batches(_wanted(request, letters, done, seen)):
-                _write(batch, request, letters.topic, source, writer, done)
+                _write(batch, request, letters.topic, targets, writer, done)
         except (KeyboardInterrupt, SystemExit) as stop:
             done.stopped = stop
         except KafkaFailure as error:
@@ -113,7 +117,7 @@ def _batches(wanted: Iterator[DeadLetter]) -> Iterator[list[DeadLetter]]:
 
 
 def _write(
-    batch: list[DeadLetter], request: Request, topic: str, source: Cluster, writer: "_Writer", done: Reinjected
+    batch: list[DeadLetter], request: Request, topic: str, targets: "_Targets", writer: "_Writer", done: Reinjected
 ) -> None:
     messages, left = [], {}
     for letter in batch:
@@ -123,29 +127,59 @@ def _write(
         elif target is None:
             left[letter.place] = f"no {OURS}source.topic says where it came from; name a topic with --to"
         else:
-            _require(source, target)
-            messages.append(_message(letter, target, topic))
+            message = _message(letter, target, topic)
+            targets.check(target, message["timestamp"], letter.place)
+            messages.append(message)
     positions = {letter.place.partition: letter.place.offset + 1 for letter in batch}
     writer.write(messages, [TopicPartition(topic, *position) for position in positions.items()])
     done.injected.update(message["topic"] for message in messages)
     done.left.update(left)
 
 
-def _require(source: Cluster, target: str) -> None:
-    try:
-        source.require([target])
-    except KafkaFailure as error:
-        raise KafkaFailure(f"{error}; or name another one with --to") from error
+class _Targets:
+    """The topics to inject into, on the source's cluster: there, and keeping messages that are as old as these."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = consumer_config(settings)
+        self.cluster = Cluster("source", config)
+        self._admin = AdminClient(with_voice(admin_config(config), Complaints("dead letters")))
+        self._kept: dict[str, float] = {}
+
+    def check(self, topic: str, timestamp: int, place: Place) -> None:
+        """Raises KafkaFailure where a dead letter can't go into a topic, or would be deleted there unread."""
+        try:
+            self.cluster.require([topic])
+        except KafkaFailure as error:
+            raise KafkaFailure(f"{error}; or name another one with --to") from error
+        if topic not in self._kept:
+            self._kept[topic] = self._kept_seconds(topic)
+        kept, at = self._kept[topic], datetime.fromtimestamp(timestamp / 1000, UTC)
+        if timestamp and time.time() - at.timestamp() > kept:  # without one it is given today's
+            raise KafkaFailure(
+                f"dead letter {place} carries the time {at:%Y-%m-%d %H:%M}, and topic {topic} deletes what is older "
+                f"than {format_duration(kept)}: raise its retention.ms, or name another one with --to"
+            )
+
+    def _kept_seconds(self, topic: str) -> float:
+        """How old a message may get, by the time that it carries [s]."""
+        try:
+            resource = ConfigResource(ResourceType.TOPIC, topic)
+            (answer,) = self._admin.describe_configs([resource], request_timeout=ANSWER_SECONDS).values()
+            values = {name: entry.value for name, entry in answer.result().items()}
+            kept = int(values["retention.ms"])
+            deletes = "delete" in values["cleanup.policy"] and values["message.timestamp.type"] == "CreateTime"
+        except (KafkaException, KeyError, ValueError):  # we may not ask
+            return math.inf
+        return kept / 1000 if deletes and kept >= 0 else math.inf
 
 
 def _message(letter: DeadLetter, target: str, topic: str) -> dict[str, Any]:
     """What `Producer.produce` takes: the message as it was, and a header that says that it was here."""
-    said = letter.said("source.timestamp") or ""
     return {
         "topic": target,
         "value": letter.value,
         "key": letter.key,
-        "timestamp": int(said) if said.isascii() and said.isdigit() else letter.timestamp,
+        "timestamp": letter.original_timestamp,
         "headers": [
             *(header for header in letter.headers if not header[0].startswith(OURS)),
             (f"{OURS}replayed", f"{topic}/{letter.place}".encode()),
@@ -222,7 +256,7 @@ class _Transactional:
 _Writer = _DryRun | _Plain | _Transactional
 
 
-def _writer(request: Request, settings: Settings, letters: DeadLetters, source: Cluster) -> _Writer:
+def _writer(request: Request, settings: Settings, letters: DeadLetters, targets: _Targets) -> _Writer:
     if request.dry_run:
         return _DryRun()
     config = {
@@ -233,6 +267,6 @@ def _writer(request: Request, settings: Settings, letters: DeadLetters, source: 
     }
     if request.chosen:
         return _Plain(config, None)
-    if source.id != letters.cluster.id:
+    if targets.cluster.id != letters.cluster.id:
         return _Plain(config, letters)
     return _Transactional(config, letters, f"{settings.source.group_id}.dlq")

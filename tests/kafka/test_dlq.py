@@ -266,6 +266,37 @@ def test_a_topic_that_is_gone_is_told_and_nothing_is_taken_up(scene: Scene) -> N
     assert not scene.injected(gone)
 
 
+def test_what_its_topic_would_delete_at_once_is_refused(scene: Scene, fresh: Fresh) -> None:
+    scene.add(1)
+    short, long = fresh("short"), fresh("long")
+    scene.broker.create(short, retention_ms=1_800_000)
+    scene.broker.create(long, retention_ms=-1)
+    status, _, errors = scene("replay", "--to", short)
+    assert status == 1
+    assert f"topic {short} deletes what is older than 30min" in errors
+    assert scene("replay", "--to", long)[1].startswith("1 dead letters injected")
+
+
+def test_across_two_clusters_how_far_it_got_is_kept_where_the_dead_letters_are(
+    scene: Scene, kafka: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Broker()
+    try:
+        sink.start()
+        sink.create(scene.names["dead"], partitions=2)
+        monkeypatch.setenv("RBSTREAM_SINK__BOOTSTRAP_SERVERS", sink.servers)
+        source, scene.broker = scene.broker, sink
+        scene.add(150)
+        assert scene("replay")[1].startswith("150 dead letters injected")
+        assert scene("replay")[1] == "0 dead letters injected\n"
+        assert {message.value() for message in source.read(scene.names["in"])} == {
+            b"not Avro %d" % n for n in range(150)
+        }
+        assert sum(at.offset for at in sink.committed(f"{scene.names['group']}.dlq").values()) == 150
+    finally:
+        sink.close()
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(scene: Scene) -> None:
     scene.add(3)
     for _ in range(2):
@@ -291,13 +322,16 @@ def test_messages_of_others_in_the_topic_are_listed_and_left(scene: Scene) -> No
     producer = Producer({"bootstrap.servers": scene.broker.servers})
     producer.produce(scene.names["dead"], None, headers={"rbstream.reason": b"\xff\xfe", "rbstream.processed": "late"})
     producer.produce(scene.names["dead"], b"hello", key=b"\xff[red]\x1b[31m")
+    producer.produce(scene.names["dead"], b"when?", headers={"rbstream.source.timestamp": b"9" * 30})
     assert producer.flush(30) == 0
     status, told, _ = scene("ls")
     assert (status, "\x1b" in told) == (0, False)
     assert "[red]" in told
     status, told, _ = scene("replay")
     assert status == 0
-    assert told.count("left: no rbstream.source.topic") == 2
+    assert told.count("left: no rbstream.source.topic") == 3
+    assert scene("replay", "--all", "--to", scene.names["in"])[1].startswith("3 dead letters injected")
+    assert scene.injected() == Counter([b"", b"hello", b"when?"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
