@@ -3,9 +3,11 @@
 import argparse
 import json
 import sys
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,6 +24,7 @@ from rbstream.units import parse_duration
 
 if TYPE_CHECKING:
     from rbstream.kafka.dlq import DeadLetter, DeadLetters, Place
+    from rbstream.pipeline import Outcome
 
 LISTED = 50
 LONGEST_LINE = 10_000
@@ -102,37 +105,46 @@ def _letters(options: argparse.Namespace, settings: Settings) -> "closing[DeadLe
 def _ls(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise UsageError(f"--limit {options.limit}: a number of dead letters; 0 is all")
-    listed: deque[dict[str, Any]] = deque(maxlen=options.limit or None)
     counts: Counter[str] = Counter()
-    with _letters(options, given_settings(options)) as letters, Progress("reading dead letters", None) as progress:
+    with _letters(options, given_settings(options)) as letters:
+        found = _found(letters, options, counts)
+        # The whole topic never has to fit into memory.
+        rows = nlargest(options.limit, found, key=_time_of) if options.limit else list(found)
+    rows.sort(key=_time_of)
+    if options.json:
+        told = {"topic": letters.topic, "counts": dict(counts.most_common()), "dead_letters": rows}
+        print(json.dumps(told, indent=1))
+        return ExitStatus.DONE
+    # Folded to a terminal; elsewhere a line each.
+    console = Console(width=None if sys.stdout.isatty() else LONGEST_LINE)
+    if rows:
+        console.print(_table(rows))
+    said = f"{counts.total():,} dead letters in {letters.topic}"
+    said += f", the last {len(rows):,} listed" if len(rows) < counts.total() else ""
+    said += ": " + ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()) if counts else ""
+    _say(console, said)
+    return ExitStatus.DONE
+
+
+def _found(letters: "DeadLetters", options: argparse.Namespace, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """A row for each dead letter that is asked for, counted by reason."""
+    with Progress("reading dead letters", None) as progress:
         for letter in letters.scan(seen=lambda done, total: progress.show(done, done)):
             row = _row(letter)
             wanted = options.reason in (None, row["reason"]) and options.stage in (None, row["stage"])
             if wanted and (options.since is None or letter.rejected_at >= options.since):
-                listed.append(row)
                 counts[row["reason"]] += 1
-    rows = sorted(listed, key=lambda row: row["rejected"])
-    if options.json:
-        print(
-            json.dumps({"topic": letters.topic, "counts": dict(counts.most_common()), "dead_letters": rows}, indent=1)
-        )
-        return ExitStatus.DONE
-    # Folded to a terminal; elsewhere a line each.
-    console = Console(width=None if sys.stdout.isatty() else LONGEST_LINE)
-    _table(rows, console)
-    total = counts.total()
-    told = f"{total:,} dead letters in {letters.topic}" + (
-        f", the last {len(rows):,} listed" if len(rows) < total else ""
-    )
-    by_reason = [f"{count:,} {reason}" for reason, count in counts.most_common()]
-    _say(console, told + (": " + ", ".join(by_reason) if by_reason else ""))
-    return ExitStatus.DONE
+                yield row
+
+
+def _time_of(row: dict[str, Any]) -> Any:
+    return row["rejected"]
 
 
 def _row(letter: "DeadLetter") -> dict[str, Any]:
     return {
         "place": str(letter.place),
-        "rejected": letter.rejected_at.isoformat(timespec="seconds"),
+        "rejected": letter.rejected_at.astimezone(UTC).isoformat(timespec="seconds"),
         "stage": letter.said("stage") or "?",
         "reason": letter.said("reason") or "?",
         "key": letter.name,
@@ -142,17 +154,15 @@ def _row(letter: "DeadLetter") -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]], console: Console) -> None:
-    if not rows:
-        return
+def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     columns = ("place", "rejected", "stage", "reason", "key", "source", "bytes")
     for column in columns:
         table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold")
     for row in rows:
-        cells = {**row, "bytes": "hash only" if row["bytes"] is None else row["bytes"]}
-        table.add_row(*(Text(_printable(str(cells[name] or ""))) for name in columns))
-    console.print(table)
+        cells = {**row, "source": row["source"] or "", "bytes": "hash only" if row["bytes"] is None else row["bytes"]}
+        table.add_row(*(Text(_printable(str(cells[name]))) for name in columns))
+    return table
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -186,28 +196,27 @@ def _read_again(letter: "DeadLetter", settings: Settings) -> list[str]:
     """What today's rbstream makes of the message: a line for each record."""
     from rbstream.assembly import make_filter, make_pipeline, make_scorer, open_bundle
     from rbstream.kafka.registry import open_schemas
-    from rbstream.packet.alert import Origin, Rejected
+    from rbstream.packet.alert import Origin
     from rbstream.packet.framing import unframe
 
-    bundle = open_bundle(settings.model)
-    scorer = make_scorer(bundle, settings.model, warn=False)
-    pipeline = make_pipeline(
-        scorer, {"main": make_filter(settings, bundle)}, settings.limits, settings.batch.max_alerts
-    )
-    packet = unframe(
-        Origin("dead letter"), letter.value, open_schemas(settings.source, settings.limits), settings.limits
-    )
-    lines = []
-    for outcomes in pipeline.run([[packet]]):
-        for outcome in outcomes.outcomes:
-            if isinstance(outcome.item, Rejected):
-                rejection = outcome.item.rejection
-                lines.append(f"rejected: {rejection.stage} {rejection.reason}: {rejection.detail}")
-            else:
-                lines.append(
-                    f"{outcome.verdict}: {outcome.item.object_id}, candid {outcome.item.candid}, drb {outcome.drb:.4f}"
-                )
-    return lines
+    origin, limits = Origin("dead letter"), settings.limits
+    try:
+        bundle = open_bundle(settings.model)
+        filters = {"main": make_filter(settings, bundle)}
+        pipeline = make_pipeline(make_scorer(bundle, settings.model, warn=False), filters, limits, 1)
+        packet = unframe(origin, letter.value, open_schemas(settings.source, limits), limits)
+        return [_outcome(outcome) for outcomes in pipeline.run([[packet]]) for outcome in outcomes.outcomes]
+    except RbstreamError as error:  # the rest is worth seeing all the same
+        return [f"can't be read here: {error}"]
+
+
+def _outcome(outcome: "Outcome") -> str:
+    from rbstream.packet.alert import Alert
+
+    item = outcome.item
+    if isinstance(item, Alert):
+        return f"{outcome.verdict}: {item.object_id}, candid {item.candid}, drb {outcome.drb:.4f}"
+    return f"rejected: {item.rejection.stage} {item.rejection.reason}: {item.rejection.detail}"
 
 
 def _explain(shown: dict[str, Any], letter: "DeadLetter", console: Console) -> None:
@@ -215,9 +224,8 @@ def _explain(shown: dict[str, Any], letter: "DeadLetter", console: Console) -> N
     _say(console, f"{shown['topic']} {shown['place']}: {state}, key {shown['key'] or 'none'}")
     width = max(map(len, shown["headers"]), default=0)
     for name, value in shown["headers"].items():
-        meaning = (
-            MEANINGS.get(name.removeprefix("rbstream.")) if name.startswith("rbstream.") else "the message's own header"
-        )
+        ours = name.startswith("rbstream.")
+        meaning = MEANINGS.get(name.removeprefix("rbstream.")) if ours else "the message's own header"
         _say(console, f"  {name:<{width}}  {value}" + (f"  ({meaning})" if meaning else ""))
     if shown["meaning"]:
         _say(console, f"what it means: {shown['meaning']}")
@@ -238,9 +246,7 @@ def _replay(options: argparse.Namespace) -> int:
         raise UsageError("dlq replay: PARTITION/OFFSET, --reason and --all each say which; give one of them")
     request = Request(options.topic, tuple(options.places), options.reason, options.all, options.to, options.dry_run)
     with Progress("injecting dead letters", None) as progress:
-        done = reinject(
-            request, given_settings(options), lambda injected, behind, total: progress.show(injected, behind)
-        )
+        done = reinject(request, given_settings(options), progress.show)
     console = Console()
     for place, why in done.left.items():
         _say(console, f"{place} left: {why}")

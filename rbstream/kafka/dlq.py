@@ -23,7 +23,6 @@ HASH = "sha256"
 END_OF_TIME_MS = 10**14
 # Some hundred dead letters: they are looked at one by one.
 PREFETCH_KBYTES = 16_384
-TAKEN_AT_ONCE = 100
 # A person waits for this, and can call it again.
 PATIENCE = Patience(60.0, lambda: None)
 _NUMBER = re.compile("[0-9]{1,14}")
@@ -176,22 +175,21 @@ class DeadLetters:
         self.consumer.assign([TopicPartition(self.topic, number, at) for number, (at, _) in left.items()])
         outage = PATIENCE.outage("reading dead letters")
         while left:
-            taken = self.consumer.consume(TAKEN_AT_ONCE, CALL_SECONDS)
-            if taken:
-                outage = PATIENCE.outage("reading dead letters")
-            else:
+            message = self.consumer.poll(CALL_SECONDS)
+            if message is None:
                 outage.wait()
-            for message in taken:
-                place = _position(message)
-                if place.partition not in left or _failed(message):
-                    continue
-                _, end = left[place.partition]
-                left[place.partition] = place.offset + 1, end
-                if not _has_ended(message) and place.offset < end:
-                    yield _letter(message)
-                if _has_ended(message) or place.offset + 1 >= end:
-                    del left[place.partition]
-                    self.consumer.incremental_unassign([TopicPartition(self.topic, place.partition)])
+                continue
+            place = _position(message)
+            if _failed(message) or place.partition not in left:
+                continue
+            outage = PATIENCE.outage("reading dead letters")
+            _, end = left[place.partition]
+            left[place.partition] = min(place.offset + 1, end), end
+            if not _has_ended(message) and place.offset < end:
+                yield _letter(message)
+            if _has_ended(message) or place.offset + 1 >= end:
+                del left[place.partition]
+                self.consumer.incremental_unassign([TopicPartition(self.topic, place.partition)])
             seen(total - sum(end - at for at, end in left.values()), total)
 
     def at(self, place: Place) -> DeadLetter:

@@ -69,11 +69,11 @@ class Reinjected:
     stopped: BaseException | None = None
 
 
-Seen = Callable[[int, int, int], None]
+Seen = Callable[[int, int], None]
 
 
 def reinject(request: Request, settings: Settings, seen: Seen) -> Reinjected:
-    """Inject dead letters again. seen: called with how many were, offsets behind and offsets in all.
+    """Inject dead letters again. seen: called with how many were, and the offsets behind.
 
     Returns what was done also where it was interrupted. Raises UsageError, KafkaFailure; what was committed before
     stays, and is not done again.
@@ -98,7 +98,7 @@ def _wanted(request: Request, letters: DeadLetters, done: Reinjected, seen: Seen
         yield from [letters.at(place) for place in request.places]  # all of them are there, or nothing is done
         return
     start = {} if request.chosen else letters.taken_up()
-    for letter in letters.scan(start, lambda behind, total: seen(done.injected.total(), behind, total)):
+    for letter in letters.scan(start, lambda behind, _: seen(done.injected.total(), behind)):
         if request.reason in (None, letter.said("reason")):
             yield letter
 

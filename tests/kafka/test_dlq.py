@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from tiny import environment
 from worker import Worker, variables, worker_settings
 
+from rbstream.commands.dlq import MEANINGS
 from rbstream.errors import Rejection
 from rbstream.kafka.dlq import Place
 from rbstream.packet.alert import Origin, Rejected
@@ -168,6 +169,21 @@ def test_a_dead_letter_that_can_be_read_by_now_says_what_becomes_of_it(
     assert line.startswith("passed: ZTF")
     assert shown["headers"]["rbstream.reason"] == "not_avro"
     assert bytes.fromhex(shown["first_bytes"]) == packets[0][:128]
+
+
+def test_each_header_that_a_worker_writes_is_explained(scene: Scene) -> None:
+    scene.add(1)
+    scene.add(1, largest=1000, value=bytes(2000))
+    written = {name for message in scene.broker.read(scene.names["dead"]) for name, _ in message.headers() or []}
+    assert {f"rbstream.{name}" for name in MEANINGS} == {name for name in written if name.startswith("rbstream.")}
+
+
+def test_a_dead_letter_is_shown_also_where_it_cannot_be_read_again(scene: Scene, tmp_path: Path) -> None:
+    scene.add(1)
+    status, told, _ = scene("show", "0/0", "--set", f"model.bundle={tmp_path / 'none.pt'}")
+    assert status == 0
+    assert "what to do" in told
+    assert "can't be read here: " in told
 
 
 @pytest.mark.parametrize("place", ["0/9", "7/0", "1/0"])
