@@ -294,7 +294,9 @@ def test_the_way_into_the_sources_cluster_is_the_workers_own() -> None:
     sasl = {"security.protocol": "SASL_SSL", "sasl.username": "me", "ssl.ca.location": "/ca.pem"}
     source = Source(bootstrap_servers="survey:9092", properties=sasl | {"fetch.wait.max.ms": "50"})
     one = feeding_config(Settings(source=source, sink=Sink(properties={"linger.ms": "20"})))
-    two = feeding_config(Settings(source=source, sink=Sink(bootstrap_servers="ours:9092", properties={"linger.ms": "20"})))
+    two = feeding_config(
+        Settings(source=source, sink=Sink(bootstrap_servers="ours:9092", properties={"linger.ms": "20"}))
+    )
     for config in (one, two):
         assert config.items() >= sasl.items()
         assert config["bootstrap.servers"] == "survey:9092"
