@@ -8,7 +8,7 @@ from torture import torture
 @pytest.mark.parametrize(
     ("packets", "kills", "in_transaction", "more"),
     [
-        (1500, 5, 2, ["--protocol=classic", "--workers=3", "--elastic", "--sigterm=1"]),
+        (1500, 5, 2, ["--protocol=classic", "--workers=3", "--elastic", "--sigterm=1", "--transactional-input"]),
         (800, 3, 1, ["--protocol=consumer", "--workers=2", "--dynamic"]),
     ],
     ids=["classic", "consumer"],

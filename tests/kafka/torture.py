@@ -28,7 +28,7 @@ from check import differences, gather
 from cluster import Cluster, wait_until
 from fleet import End, Fleet
 from packets import make_packets, templates
-from publisher import Publisher
+from publisher import Publisher, TransactionalPublisher
 from tiny import write_tiny
 from worker import worker_settings
 
@@ -79,7 +79,8 @@ class Torture:
         self._cluster.create(names["out"], names["dead"], names["scores"], partitions=4)
         packets = make_packets(templates(self._folder), options.packets, options.malformed, options.seed)
         hold = max(1, int(options.packets * LAST_SHARE))
-        publisher = Publisher(self._cluster.servers, names["in"], packets, options.packets, options.rate, hold)
+        kind = TransactionalPublisher if options.transactional_input else Publisher
+        publisher = kind(self._cluster.servers, names["in"], packets, options.packets, options.rate, hold)
         clock = time.monotonic()
         try:
             for number in range(options.workers):
@@ -96,6 +97,8 @@ class Torture:
             self._fleet.close()
         report.published = len(publisher.published)
         report.failures += publisher.failures
+        if report.published != options.packets:
+            report.failures.append(f"only {report.published} of {options.packets} packets were published")
         self._check(publisher.published)
         report.seconds["with the check"] = round(time.monotonic() - clock, 1)
         return report
@@ -277,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--broker-restarts", type=int, default=0, help="by SIGTERM and SIGKILL in turn")
     made.add_argument("--elastic", action="store_true", help="workers come and go")
     made.add_argument("--sigterm", type=int, default=0, help="workers ended in the middle of a batch")
+    made.add_argument("--transactional-input", action="store_true", help="published in transactions, some aborted")
     made.add_argument("--patience", type=float, default=180.0, help="for the lag to get to 0 at the end [s]")
     made.add_argument("--bootstrap-servers", help="of a cluster that runs; its own broker by default")
     made.add_argument("--seed", type=int, default=1)
