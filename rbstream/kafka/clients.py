@@ -59,6 +59,9 @@ def producer_config(settings: Settings) -> Config:
         "client.id": _client_id(),
         "enable.idempotence": True,
         "acks": "all",
+        # With the default, rebootstrap, adding offsets to a transaction never returns once the coordinator's broker was
+        # away (librdkafka 2.16, issues 5511 and 5456).
+        "metadata.recovery.strategy": "none",
         # Java's choice of a partition for a key, so that others who write or join by objectId agree with us.
         "partitioner": "murmur2_random",
         **(timeouts if settings.delivery == "exactly-once" else {}),

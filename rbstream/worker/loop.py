@@ -82,6 +82,8 @@ class Worker:
             self._health.stopping()
             self._finish(self._stop.deadline or 0.0)
             self._commit_ends()
+        except KafkaException as error:  # of a call that has no reason to fail
+            raise KafkaFailure(f"Kafka client: {error.args[0].str()} ({error.args[0].name()})") from error
         finally:
             self._leaving = True
             self._consumer.close()
@@ -247,7 +249,7 @@ class Worker:
 
     def _go_back(self) -> None:
         """Read again what was given up."""
-        offsets = self._partitions.to_go_back()
+        offsets = self._partitions.go_back()
         if offsets and self._aborts > 1:
             time.sleep(min(LONGEST_PAUSE_SECONDS, 0.1 * 2**self._aborts))
         for (topic, partition), offset in offsets.items():
@@ -255,7 +257,6 @@ class Worker:
                 self._consumer.seek(TopicPartition(topic, partition, offset))
             except KafkaException as error:
                 raise KafkaFailure(f"going back to {topic}/{partition}/{offset}: {error.args[0].str()}") from error
-        self._partitions.gone_back()
 
     # ---- the group's changes, told while polling
 

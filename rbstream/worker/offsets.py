@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
-from rbstream.kafka.faults import Aborted
+from rbstream.kafka.faults import Aborted, KafkaFailure
 from rbstream.kafka.patience import Patience
 from rbstream.worker.batcher import Partition
 
@@ -31,7 +31,7 @@ class GroupOffsets:
         self._patience = patience
 
     def committed(self, partitions: list[Partition]) -> dict[Partition, Mark]:
-        """How far others got. Waits while a transaction that has to do with it is open."""
+        """How far others got. Waits while a transaction that has to do with it is open. Raises KafkaFailure."""
 
         def ask(seconds: float) -> list[TopicPartition]:
             answer = self._consumer.committed([TopicPartition(*each) for each in partitions], timeout=seconds)
@@ -40,7 +40,10 @@ class GroupOffsets:
                     raise KafkaException(each.error)
             return answer
 
-        answer = self._patience.call("asking for committed offsets", ask) if partitions else []
+        try:
+            answer = self._patience.call("asking for committed offsets", ask) if partitions else []
+        except Aborted as aborted:  # there is nothing to take up anew: a new member may have more luck
+            raise KafkaFailure(str(aborted)) from aborted
         return {(each.topic, each.partition): _mark(each) for each in answer}
 
     def commit(self, marks: Marks) -> None:

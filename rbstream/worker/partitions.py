@@ -44,15 +44,16 @@ class Partitions:
     def read(self, partition: Partition, offset: int) -> bool:
         """Note a message, and whether to take it: not where it is not ours, was read before, or will be read again."""
         progress = self._owned.get(partition)
-        if progress is None or self._given_up or offset < progress.read:
+        if progress is None or offset < progress.read:
             return False
+        # Noted in any case: what is not taken now has to be gone back to.
         progress.read, progress.end, progress.rewound = offset + 1, None, False
-        return True
+        return not self._given_up
 
     def reached(self, partition: Partition, end: int) -> None:
         """Note that there is nothing more to read before `end`."""
         progress = self._owned.get(partition)
-        if progress is not None and not progress.rewound and not self._given_up:
+        if progress is not None and not progress.rewound:
             progress.end = end
 
     def position(self, partition: Partition) -> int | None:
@@ -82,15 +83,10 @@ class Partitions:
         """Nothing that was read and not delivered will be: until we have gone back, nothing more is taken."""
         self._given_up = True
 
-    def to_go_back(self) -> dict[Partition, int]:
-        """Where to read again, by partition, if something was given up."""
-        if not self._given_up:
-            return {}
-        return {key: each.delivered for key, each in self._owned.items() if each.read != each.delivered}
-
-    def gone_back(self) -> None:
-        """Note that all partitions will be read from where they are delivered."""
-        for progress in self._owned.values():
-            if progress.read != progress.delivered:
-                progress.read, progress.end, progress.rewound = progress.delivered, None, True
+    def go_back(self) -> dict[Partition, int]:
+        """Where to read again, by partition, if something was given up: messages are expected from there now."""
+        behind = {key: each for key, each in self._owned.items() if self._given_up and each.read != each.delivered}
+        for progress in behind.values():
+            progress.read, progress.end, progress.rewound = progress.delivered, None, True
         self._given_up = False
+        return {partition: progress.delivered for partition, progress in behind.items()}
