@@ -5,6 +5,8 @@ All of it lives in threads of its own. What goes wrong there is never the loop's
 
 import io
 import logging
+import math
+import os
 import socket
 import sys
 import threading
@@ -20,7 +22,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app
 
-from rbstream.errors import UsageError
+from rbstream.errors import ExitStatus, UsageError
 from rbstream.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -45,11 +47,19 @@ class Health:
     """What the loop says of itself, and the server that passes it on. No method called by the loop raises or waits.
 
     stuck_after: seconds without a tick after which the loop counts as stuck; making a Health counts as a tick.
+    give_up_after: and after which the process ends, for its supervisor: a call may never return (librdkafka issue 5456).
     """
 
-    def __init__(self, metrics: Metrics, stuck_after: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        stuck_after: float,
+        give_up_after: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._metrics_app = make_wsgi_app(metrics.registry)
         self._stuck_after = stuck_after
+        self._give_up_after = give_up_after
         self._clock = clock
         self._last_tick = clock()
         self._model_ready = False
@@ -117,7 +127,7 @@ class Health:
         return None
 
     def look(self) -> None:
-        """Log the stacks of all threads if the loop is stuck, once until it ticks again."""
+        """Log the stacks of all threads if the loop is stuck, once until it ticks again; end the process in the end."""
         silence = self.stuck_for()
         if silence is None:
             if self._told:
@@ -126,6 +136,9 @@ class Health:
         elif not self._told:
             self._told = True
             logger.error("the loop made no progress for %.0f s", silence, extra={"stacks": _stacks()})
+        if silence is not None and silence > self._give_up_after:
+            logger.critical("the loop made no progress for %.0f s; giving up", silence)
+            os._exit(ExitStatus.FAILED)
 
     def _watch(self) -> None:
         while not self._closed.wait(self._stuck_after / LOOKS):

@@ -4,6 +4,8 @@ import gzip
 import http.client
 import logging
 import socket
+import subprocess
+import sys
 import struct
 import threading
 from collections.abc import Iterator
@@ -51,7 +53,7 @@ class Served:
 @pytest.fixture
 def served() -> Iterator[Served]:
     metrics, clock = Metrics(), Clock()
-    health = Health(metrics, STUCK_AFTER, clock)
+    health = Health(metrics, STUCK_AFTER, clock=clock)
     yield Served(health, metrics, clock, health.start("127.0.0.1", 0))
     health.close()
 
@@ -249,7 +251,7 @@ def test_a_collector_that_fails_is_logged_and_only_metrics_suffer(served: Served
 
 def test_a_stuck_loop_writes_all_stacks_once_until_it_goes_on(log: Log) -> None:
     clock = Clock()
-    health = Health(Metrics(), STUCK_AFTER, clock)
+    health = Health(Metrics(), STUCK_AFTER, clock=clock)
     health.look()
     assert log.records == []
     for _ in range(2):
@@ -289,3 +291,13 @@ def test_the_watchdog_ends_with_the_health(served: Served) -> None:
         if thread.name in ("watchdog", "health"):
             thread.join(30)
             assert not thread.is_alive()
+
+
+def test_a_loop_that_never_goes_on_ends_the_process_for_its_supervisor() -> None:
+    program = (
+        "import time; from rbstream.health import Health; from rbstream.metrics import Metrics;"
+        "health = Health(Metrics(), 0.05, 0.1); health.start('127.0.0.1', 0); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "giving up" in done.stderr

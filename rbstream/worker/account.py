@@ -67,7 +67,9 @@ class Account:
             if behind is not None:
                 lag += behind
                 self._metrics.consumer_lag.labels(*partition).set(behind)
-        self._metrics.queue_batches.labels("waiting").set(scoring.waiting)
+        finished = scoring.finished
+        self._metrics.queue_batches.labels("scored").set(finished)
+        self._metrics.queue_batches.labels("waiting").set(scoring.waiting - finished)
         self._metrics.uncommitted_alerts.set(scoring.alerts + in_batch)
         self._tell(lag, len(delivered))
 

@@ -59,7 +59,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     filters = {MAIN: make_filter(settings, bundle), **make_routes(settings, bundle)}
     stop, metrics = Stop(settings.shutdown.drain), Metrics()
     stop.install()
-    health = Health(metrics, settings.health.stuck_after)
+    health = Health(metrics, settings.health.stuck_after, settings.health.stuck_after + settings.sink.max_outage)
     with closing(health):
         port = health.start(settings.metrics.host, settings.metrics.port)
         destinations = _look_around(settings)

@@ -82,6 +82,11 @@ class Scoring:
         return sum(len(batch.messages) for batch in self._on_the_way)
 
     @property
+    def finished(self) -> int:
+        """Batches among them whose results are there to be taken."""
+        return self._results.qsize()
+
+    @property
     def wanted(self) -> int:
         """Batches on their way whose results are wanted."""
         return len(self._on_the_way) - self._discarded
