@@ -24,7 +24,7 @@ class _Field:
 
 
 class Board:
-    """The numbers. The worker writes the first six; the torturer the last two, of which the worker clears the first."""
+    """The numbers. The worker writes the first eight; the torturer the last two, of which the worker clears the first."""
 
     size = 0
     subscribed = _Field()  # 1 once it has: from then on a SIGTERM is one that it knows to take
@@ -33,6 +33,8 @@ class Board:
     commits = _Field()
     aborts = _Field()
     obeyed = _Field()  # orders so far
+    held_then = _Field()  # `held` and `in_transaction` when it obeyed the last one
+    in_transaction_then = _Field()
     step = _Field()  # index in STEPS, plus one, at which the worker is to signal itself
     signal = _Field()  # with which signal
 

@@ -89,10 +89,9 @@ class Fleet:
             if member.worker is None or not member.worker.running:
                 self.supervise()
             elif self._obeys(member, step, number):
-                held, in_transaction = member.board.held, bool(member.board.in_transaction)
                 end = self._await(member, f"{number.name} at {step}")
                 if number != signal.SIGKILL:  # it went on, and let go of what it held
-                    end.held, end.in_transaction = held, in_transaction
+                    end.held, end.in_transaction = member.board.held_then, bool(member.board.in_transaction_then)
                 if end.held:
                     return end
         return None

@@ -60,6 +60,7 @@ def reach(board: Board, step: str) -> None:
     """Obey an order for this step: signal this process."""
     if board.step == STEPS.index(step) + 1 and board.held:
         board.step = 0
+        board.held_then, board.in_transaction_then = board.held, board.in_transaction
         board.obeyed += 1
         if step == "committing":
             threading.Thread(target=_signal_soon, args=(board.signal,), daemon=True).start()
