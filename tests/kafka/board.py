@@ -24,7 +24,7 @@ class _Field:
 
 
 class Board:
-    """The numbers. The worker writes the first eight; the torturer the last two, of which the worker clears the first."""
+    """The numbers. The torturer writes the last two, of which the worker clears the first; the worker the others."""
 
     size = 0
     subscribed = _Field()  # 1 once it has: from then on a SIGTERM is one that it knows to take
