@@ -33,8 +33,9 @@ SECONDS_BETWEEN_ENDS = 1.0
 # Rewinds without a success in between: a cause that so many tries do not mend is for the supervisor.
 MOST_ABORTS = 10
 LONGEST_PAUSE_SECONDS = 10.0
-# What a static member is told whose predecessor has not been given up yet (KIP-848); the client has no name for it.
-UNRELEASED_INSTANCE_ID = 111
+# What a static member is told whose predecessor has not been given up yet (KIP-848, error 111): the client has no name
+# for it, and tells of it as of any fatal error, so that only the words differ.
+INSTANCE_IN_USE = KafkaError(111).str()
 
 
 class Worker:
@@ -139,8 +140,8 @@ class Worker:
         self._metrics.kafka_errors.labels("consumer", error.name()).inc()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise self._offset_gone(partition)
-        if code == UNRELEASED_INSTANCE_ID:
-            raise InstanceInUseError(f"source.instance_id is still in use: {error.str()}")
+        if INSTANCE_IN_USE in error.str():
+            raise InstanceInUseError(f"source.instance_id {self._settings.source.instance_id}: {error.str()}")
         if judge(error) in (Fault.EXIT, Fault.UNKNOWN):
             raise KafkaFailure(f"consuming: {error.str()} ({error.name()})")
         logger.warning("consuming: %s", error.str(), extra={"error": error.name(), "topic": partition[0]})

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,11 +88,11 @@ class Encoder:
             ("rbstream.drb", f"{outcome.drb:.9g}".encode()),  # nine digits tell any two float32 apart
             ("rbstream.processed", _now()),
         ]
-        key = alert.object_id.encode()
+        key, timestamp = alert.object_id.encode(), _timestamp(message)
         made = []
         for route in outcome.routes:
             topic = self._to.routes[route]
-            out = Outgoing(route, topic, key, value, headers, message.timestamp)
+            out = Outgoing(route, topic, key, value, headers, timestamp)
             self._check_size(out)
             made.append(out)
         return made
@@ -127,15 +128,18 @@ class Encoder:
         # Of a container with several records this one alone, so that what is injected again doubles no other.
         body = item.packet if message.value.startswith(MAGIC) else message.value
         topic = self._to.dead_letters
-        out = Outgoing(DEAD_LETTERS, topic, message.key, body, headers, message.timestamp)
+        out = Outgoing(DEAD_LETTERS, topic, message.key, body, headers, _timestamp(message))
         return out if wire_bytes(out) <= self._to.limits[topic] else _without_body(out, message, item.origin.record)
 
     def _score(self, topic: str, message: Message, outcome: Outcome, record: int) -> Outgoing:
         alert = outcome.item if isinstance(outcome.item, Alert) else None
+        # A name without end would make a score that no topic takes, and stop the stream.
+        named = alert is not None and len(alert.object_id) <= _LARGEST_HEADER_BYTES // 4
+        object_id = alert.object_id if alert is not None and named else None
         value = encode_score(
             {
                 "candid": alert.candid if alert else None,
-                "objectId": alert.object_id if alert else None,
+                "objectId": object_id,
                 "jd": alert.value(f"candidate.{JD}") if alert else None,
                 "drb": outcome.drb if alert else None,
                 "model": self._version,
@@ -147,8 +151,8 @@ class Encoder:
                 "record": record,
             }
         )
-        key = alert.object_id.encode() if alert else message.key
-        return Outgoing(SCORES, topic, key, value, [], message.timestamp)
+        key = object_id.encode() if object_id is not None else _short_key(message.key)
+        return Outgoing(SCORES, topic, key, value, [], _timestamp(message))
 
 
 # As many as the reader keeps layouts (packet/reader.py).
@@ -220,6 +224,15 @@ def _without_body(letter: Outgoing, message: Message, record: int) -> Outgoing:
 
 # Some dozen of them, and a key, stay under the least that a topic must take (kafka/topics.py).
 _LARGEST_HEADER_BYTES = 2048
+
+
+# Kafka's default for message.timestamp.after.max.ms: beyond it a message is refused.
+_FURTHEST_FUTURE_MS = 3_600_000
+
+
+def _timestamp(message: Message) -> int:
+    """The input's time [ms]; 0, which is now to Kafka, where it is so far ahead that Kafka would refuse it."""
+    return message.timestamp if message.timestamp < time.time() * 1000 + _FURTHEST_FUTURE_MS else 0
 
 
 def _short_key(key: bytes | None) -> bytes | None:

@@ -171,4 +171,5 @@ def _work(
             if time.monotonic() > give_up or stop.requested:
                 raise
             logger.warning("%s; trying again", error)
+            scoring.discard()
             time.sleep(SECONDS_BETWEEN_TRIES)

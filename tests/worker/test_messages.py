@@ -166,3 +166,20 @@ def test_a_dead_letter_that_is_too_large_says_what_and_where_it_is(packets: list
         "topic": "ztf", "partition": 3, "offset": 42, "record": 0, "bytes": 200_000,
     }  # fmt: skip
     assert len(body["sha256"]) == 64
+
+
+def test_a_key_or_a_name_without_end_makes_no_score_that_a_topic_would_refuse(packets: list[bytes]) -> None:
+    (item,) = items(b"")
+    made = encoder().encode(message(b"", b"k" * (2 << 20)), Outcome("rejected", item, "empty"))[1]
+    assert all(wire_bytes(each) < 64 << 10 for each in made)
+    (alert,) = items(packets[0])
+    assert isinstance(alert, Alert)
+    alert.object_id = "Z" * (1 << 20)
+    (score,) = encoder().encode(message(packets[0], None), Outcome("filtered", alert, "threshold", 0.1))[1]
+    assert record_of(score.value)["objectId"] is score.key is None
+    assert record_of(score.value)["candid"] == alert.candid
+
+
+def test_a_time_far_ahead_which_kafka_would_refuse_becomes_now(packets: list[bytes]) -> None:
+    ahead = message(packets[0])._replace(timestamp=1 << 52)
+    assert [each.timestamp for each in encoder().encode(ahead, passed(packets[0], "main"))[1]] == [0, 0]
