@@ -47,7 +47,7 @@ class Health:
     """What the loop says of itself, and the server that passes it on. No method called by the loop raises or waits.
 
     stuck_after: seconds without a tick after which the loop counts as stuck; making a Health counts as a tick.
-    give_up_after: and after which the process ends, for its supervisor: a call may never return (librdkafka issue 5456).
+    give_up_after: and after which the process ends, for its supervisor: calls may never return (librdkafka issue 5456).
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError
 
 from rbstream import __version__
+from rbstream.kafka.faults import KafkaFailure
 from rbstream.kafka.properties import TRANSACTION_TIMEOUT_MS
 from rbstream.settings import Settings
 
@@ -24,6 +25,9 @@ FETCH_BACKOFF_MS = 20
 LARGEST_FETCH_BYTES = 16 << 20
 # The same complaint again and again tells nothing new: a broker that is away makes some a second.
 SECONDS_BETWEEN_COMPLAINTS = 30.0
+# While all brokers are away librdkafka says so at every try to connect, of which there is one in 10 s at least
+# (reconnect.backoff.max.ms); after some of them without a word, one is back.
+SECONDS_OF_SILENCE = 35.0
 
 
 def consumer_config(settings: Settings) -> Config:
@@ -125,7 +129,17 @@ class Complaints:
         self._client = client
         self._count = count
         self._said: dict[str, float] = {}
+        self._away_since = self._away_until = 0.0
         self.last: KafkaError | None = None
+
+    def check(self, max_outage: float) -> None:
+        """Raises KafkaFailure where no broker has been there for so long [s]."""
+        away = self._away_until - self._away_since
+        if away > max_outage and time.monotonic() - self._away_until < SECONDS_OF_SILENCE:
+            raise KafkaFailure(f"{self._client}: no broker has answered for {away:.0f} s: {self._text()}")
+
+    def _text(self) -> str:
+        return self.last.str() if self.last is not None else ""
 
     def __call__(self, error: KafkaError) -> None:
         """librdkafka's `error_cb`."""
@@ -133,6 +147,9 @@ class Complaints:
         self.last = error
         self._count(self._client, name)
         now = time.monotonic()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._away_since = now if now - self._away_until > SECONDS_OF_SILENCE else self._away_since
+            self._away_until = now
         if now - self._said.get(name, -SECONDS_BETWEEN_COMPLAINTS) >= SECONDS_BETWEEN_COMPLAINTS:
             self._said[name] = now
             logger.warning("Kafka client: %s", error.str(), extra={"client": self._client, "error": name})

@@ -142,11 +142,11 @@ def _create(cluster: Cluster, config: dict[str, Any], request: Request) -> None:
 def _publish(
     producer: confluent_kafka.Producer, names: list[str], request: Request, limits: Limits, done: Published
 ) -> None:
-    inputs = Inputs(names, limits)
+    inputs, reader = Inputs(names, limits), PacketReader(ZTF, (), frozenset({"jd"}), limits)
     with Progress("publishing", None if request.loop else inputs.total) as progress:
         while True:
             before, pace = done.messages, Pace(request)
-            for letter in _letters(inputs, limits, done):
+            for letter in _letters(inputs, reader, limits, done):
                 while (seconds := pace.ahead(letter, time.monotonic())) > 0:
                     producer.poll(min(seconds, TURN_SECONDS))
                     progress.show(done.messages, inputs.position)
@@ -212,9 +212,8 @@ class Pace:
         self._due += self._interval
 
 
-def _letters(inputs: Inputs, limits: Limits, done: Published) -> Iterator[Letter]:
+def _letters(inputs: Inputs, reader: PacketReader, limits: Limits, done: Published) -> Iterator[Letter]:
     """The messages of some inputs: an alert each, with its own schema; what can't be read goes as it came."""
-    reader = PacketReader(ZTF, (), frozenset({"jd"}), limits)
     for source in inputs:
         packet = load(source, limits)
         if isinstance(packet, Packet):

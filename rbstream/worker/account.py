@@ -3,12 +3,12 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from rbstream.metrics import Metrics
-from rbstream.worker.batcher import Partition
+from rbstream.worker.batcher import Batch, Partition
 from rbstream.worker.rejects import Rejections
 from rbstream.worker.scoring import Scored, Scoring
 
@@ -27,10 +27,12 @@ class Account:
         self._told = time.monotonic()
         self._told_alerts = 0
 
-    def received(self, topic: str, size: int) -> None:
-        """A message was read."""
-        self._metrics.consumed_messages.labels(topic).inc()
-        self._metrics.consumed_bytes.labels(topic).inc(size)
+    def received(self, batch: Batch) -> None:
+        """A batch of messages was read."""
+        for topic in {message.topic for message in batch.messages}:
+            sizes = [len(message.value) for message in batch.messages if message.topic == topic]
+            self._metrics.consumed_messages.labels(topic).inc(len(sizes))
+            self._metrics.consumed_bytes.labels(topic).inc(sum(sizes))
 
     def committed(self, results: Iterable[Scored], rejections: Rejections, seconds: float) -> None:
         """Results were committed. seconds: that it took to write and commit them."""
@@ -56,21 +58,22 @@ class Account:
     def look(
         self,
         delivered: Mapping[Partition, int],
-        end: Callable[[Partition], int | None],
+        ends: Mapping[Partition, int | None],
         scoring: Scoring,
+        ready: list[Scored],
         in_batch: int,
     ) -> None:
         """Tell how things are now: lag by partition, queues; in the log, when it is time to."""
         lag = 0
         for partition, offset in delivered.items():
-            behind = _behind(offset, end(partition))
+            behind = _behind(offset, ends[partition])
             if behind is not None:
                 lag += behind
                 self._metrics.consumer_lag.labels(*partition).set(behind)
         finished = scoring.finished
-        self._metrics.queue_batches.labels("scored").set(finished)
+        self._metrics.queue_batches.labels("scored").set(finished + len(ready))
         self._metrics.queue_batches.labels("waiting").set(scoring.waiting - finished)
-        self._metrics.uncommitted_alerts.set(scoring.alerts + in_batch)
+        self._metrics.uncommitted_alerts.set(scoring.alerts + sum(each.alerts for each in ready) + in_batch)
         self._tell(lag, len(delivered))
 
     def forget(self, partition: Partition) -> None:

@@ -2,24 +2,25 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from rbstream.errors import LimitError
 from rbstream.health import Health
+from rbstream.kafka.clients import Complaints
 from rbstream.kafka.faults import Aborted, Fault, InstanceInUseError, KafkaFailure, judge
 from rbstream.metrics import Metrics
 from rbstream.settings import Settings
 from rbstream.worker.account import Account
-from rbstream.worker.batcher import Batcher, Message, Partition
+from rbstream.worker.batcher import Batcher, Partition
 from rbstream.worker.delivery import Delivery
 from rbstream.worker.offsets import GroupOffsets, Mark, Marks
 from rbstream.worker.partitions import Partitions
 from rbstream.worker.rejects import Rejections, Window
 from rbstream.worker.scoring import Scored, Scoring
+from rbstream.worker.source import as_kafka, as_message, end_of, offset_gone
 from rbstream.worker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Worker:
         health: Health,
         metrics: Metrics,
         rejections: Rejections,
+        complaints: Complaints,
     ) -> None:
         self._settings = settings
         self._consumer = consumer
@@ -62,9 +64,12 @@ class Worker:
         self._health = health
         self._metrics = metrics
         self._rejections = rejections
+        self._complaints = complaints
         self._account = Account(metrics)
         self._batcher = Batcher(settings.batch)
         self._partitions = Partitions()
+        self._ready: list[Scored] = []
+        self._ready_since = 0.0
         self._full_since: float | None = None
         self._paused = False
         self._aborts = 0
@@ -97,11 +102,15 @@ class Worker:
         else:
             self._receive()
         if self._batcher.due_in() == 0 and self._scoring.room:
-            self._scoring.submit(self._batcher.take())
-        self._deliver(list(self._finished()))
+            self._submit()
+        self._gather()
+        if self._is_due():
+            self._deliver()
         if time.monotonic() - self._ends_at >= SECONDS_BETWEEN_ENDS:
+            self._complaints.check(self._settings.sink.max_outage)
             self._commit_ends()
-            self._account.look(self._partitions.delivered(), self._end, self._scoring, len(self._batcher))
+            ends = {partition: end_of(self._consumer, partition) for partition in self._partitions}
+            self._account.look(self._partitions.delivered(), ends, self._scoring, self._ready, len(self._batcher))
 
     # ---- in
 
@@ -126,10 +135,9 @@ class Worker:
         if error is not None:
             self._hear(error, (message.topic() or "", message.partition() or 0), message.offset() or 0)
             return
-        taken = _taken(message)
+        taken = as_message(message)
         if self._partitions.read((taken.topic, taken.partition), taken.offset):
             self._batcher.add(taken)
-            self._account.received(taken.topic, len(taken.value))
 
     def _hear(self, error: KafkaError, partition: Partition, offset: int) -> None:
         """An error among the messages."""
@@ -139,12 +147,19 @@ class Worker:
             return
         self._metrics.kafka_errors.labels("consumer", error.name()).inc()
         if code == KafkaError._AUTO_OFFSET_RESET:
-            raise self._offset_gone(partition)
+            raise offset_gone(
+                self._consumer, self._settings.source.group_id, partition, self._partitions.position(partition)
+            )
         if INSTANCE_IN_USE in error.str():
             raise InstanceInUseError(f"source.instance_id {self._settings.source.instance_id}: {error.str()}")
         if judge(error) in (Fault.EXIT, Fault.UNKNOWN):
             raise KafkaFailure(f"consuming: {error.str()} ({error.name()})")
         logger.warning("consuming: %s", error.str(), extra={"error": error.name(), "topic": partition[0]})
+
+    def _submit(self) -> None:
+        batch = self._batcher.take()
+        self._account.received(batch)
+        self._scoring.submit(batch)
 
     def _is_full(self) -> bool:
         full = self._batcher.room == 0 and not self._scoring.room
@@ -155,30 +170,39 @@ class Worker:
         """Let the scoring get on; if that takes long, pause the partitions, so that polling goes on without them."""
         if not self._paused and time.monotonic() - (self._full_since or 0.0) > FULL_SECONDS_BEFORE_PAUSE:
             logger.warning("scoring is behind: partitions are paused", extra={"batches": self._scoring.waiting})
-            self._consumer.pause(_as_kafka(self._partitions))
+            self._consumer.pause(as_kafka(self._partitions))
             self._paused = True
         if self._paused:
             message = self._consumer.poll(0)
             if message is not None:
                 self._accept(message)
-        result = self._scoring.take(BUSY_SECONDS)
-        if result is not None:
-            self._deliver([result, *self._finished()])
+        self._gather(BUSY_SECONDS)
 
     def _resume(self) -> None:
         if self._paused:
             logger.info("scoring has caught up: partitions are resumed")
-            self._consumer.resume(_as_kafka(self._partitions))
+            self._consumer.resume(as_kafka(self._partitions))
             self._paused = False
 
     # ---- out
 
-    def _finished(self) -> Iterator[Scored]:
-        while (result := self._scoring.take()) is not None:
-            yield result
+    def _gather(self, timeout: float = 0.0) -> None:
+        """Take the results that are there. timeout: how long to wait for the first [s]."""
+        while (result := self._scoring.take(timeout)) is not None:
+            if not self._ready:
+                self._ready_since = time.monotonic()
+            self._ready.append(result)
+            timeout = 0.0
 
-    def _deliver(self, results: list[Scored]) -> None:
-        """Deliver results together, up to the first that has too many rejections. Raises its LimitError then."""
+    def _is_due(self) -> bool:
+        """Whether to deliver: at once where nothing more is under way; in a backlog batches share a transaction."""
+        batch = self._settings.batch
+        late = time.monotonic() - self._ready_since >= batch.max_delay
+        return bool(self._ready) and (not self._scoring.wanted or late or len(self._ready) >= batch.queue)
+
+    def _deliver(self) -> None:
+        """Deliver what is ready, up to the first batch that has too many rejections. Raises its LimitError then."""
+        results, self._ready = self._ready, []
         good: list[Scored] = []
         rejections, tripped = self._rejections, None
         for result in results:
@@ -227,10 +251,9 @@ class Worker:
         while (len(self._batcher) or self._scoring.wanted) and time.monotonic() < deadline:
             self._health.tick()
             if len(self._batcher) and self._scoring.room:
-                self._scoring.submit(self._batcher.take())
-            result = self._scoring.take(IDLE_SECONDS)
-            if result is not None:
-                self._deliver([result, *self._finished()])
+                self._submit()
+            self._gather(IDLE_SECONDS)
+        self._deliver()
         if len(self._batcher) or self._scoring.wanted:
             self._abandon("not done in time")
 
@@ -240,10 +263,15 @@ class Worker:
         """Forget all that is not committed. The next turn goes back to where that begins."""
         self._aborts += 1
         self._metrics.rewinds.inc()
-        extra = {"aborts_in_a_row": self._aborts, "batches": self._scoring.wanted, "messages": len(self._batcher)}
+        extra = {
+            "aborts_in_a_row": self._aborts,
+            "batches": self._scoring.wanted + len(self._ready),
+            "messages": len(self._batcher),
+        }
         logger.warning("going back to what is committed: %s", why, extra=extra)
         self._scoring.discard()
         self._batcher.clear()
+        self._ready.clear()
         self._partitions.give_up()
         if self._aborts >= MOST_ABORTS:
             raise KafkaFailure(f"{self._aborts} tries in a row were aborted, the last one: {why}")
@@ -268,7 +296,7 @@ class Worker:
             self._rejections = self._rejections.assigned(partition, Window.of(mark.note))
         consumer.incremental_assign([TopicPartition(*partition, mark.offset) for partition, mark in marks.items()])
         if self._paused and marks:
-            consumer.pause(_as_kafka(marks))
+            consumer.pause(as_kafka(marks))
         self._changed("assigned", list(marks))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -304,42 +332,6 @@ class Worker:
         named = sorted(f"{topic}/{partition}" for topic, partition in partitions)
         logger.info("partitions %s", event, extra={"partitions": named, "owned": len(self._partitions)})
 
-    # ---- asked of the consumer
-
-    def _offset_gone(self, partition: Partition) -> LimitError:
-        """What is wrong where the offset to go on from is not in the partition."""
-        topic, number = partition
-        position = self._partitions.position(partition)
-        wanted = OFFSET_BEGINNING if position is None else position
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10.0)
-        lost = f"{low - wanted} alerts were deleted before they were read" if low > wanted else "it was made anew"
-        return LimitError(
-            f"{topic}/{number}: the offset to go on from, {wanted}, is not there: the partition holds {low} to {high}; "
-            f"{lost}. To go on without them: kafka-consumer-groups.sh --group {self._settings.source.group_id} "
-            f"--topic {topic}:{number} --reset-offsets --to-earliest --execute"
-        )
-
-    def _end(self, partition: Partition) -> int | None:
-        """The end of a partition as the last fetch told it; None before that."""
-        try:
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-        except KafkaException:
-            return None
-        return high if high >= 0 else None
-
-
-def _taken(message: Any) -> Message:
-    """A message of the client as ours."""
-    _, timestamp = message.timestamp()
-    return Message(
-        message.topic(), message.partition(), message.offset(), message.key(), message.value() or b"",
-        max(0, timestamp), message.headers() or [],
-    )  # fmt: skip
-
 
 def _marks(ends: Mapping[Partition, int], rejections: Rejections) -> Marks:
     return {partition: Mark(end, rejections.note(partition)) for partition, end in ends.items()}
-
-
-def _as_kafka(partitions: Iterable[Partition]) -> list[TopicPartition]:
-    return [TopicPartition(*partition) for partition in partitions]

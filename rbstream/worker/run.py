@@ -159,13 +159,14 @@ def _work(
     if settings.delivery == "exactly-once":
         patience.call("getting ready for transactions", producer.init_transactions)
     while True:
-        consumer = make_consumer(consumer_config(settings), Complaints("consumer", metrics.count_error))
+        complaints = Complaints("consumer", metrics.count_error)
+        consumer = make_consumer(consumer_config(settings), complaints)
         offsets = GroupOffsets(consumer, patience)
         delivery: Delivery = AtLeastOnce(producer, offsets, patience)
         if settings.delivery == "exactly-once":
             delivery = ExactlyOnce(producer, offsets, patience, metrics)
         try:
-            Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections).run()
+            Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections, complaints).run()
             return
         except InstanceInUseError as error:
             if time.monotonic() > give_up or stop.requested:

@@ -214,6 +214,20 @@ def test_a_worker_whose_transactional_id_is_taken_exits_with_status_1(stage: Sta
     assert len(stage.await_scores(20)) == 20
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_killed_static_member_comes_back_under_its_name(stage: Stage, packets: list[bytes], protocol: str) -> None:
+    static = {"source__instance_id": "rbstream-0", "source__group_protocol": protocol}
+    first = stage.start(**static)
+    stage.publish(packets[:5])
+    stage.await_scores(5)
+    first.kill()
+    stage.publish(packets[5:10])
+    second = stage.start(**static, name="second")
+    assert [score["offset"] for score in stage.await_scores(10)] == list(range(10))
+    assert second.stop() == 0
+    assert "Traceback" not in second.text()
+
+
 def test_kafka_away_and_back_loses_and_doubles_nothing(
     kafka: None, bundle: Path, tmp_path: Path, packets: list[bytes], fresh: Callable[[str], str]
 ) -> None:
