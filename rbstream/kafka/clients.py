@@ -161,8 +161,9 @@ def with_voice(config: Config, complaints: Complaints) -> Config:
 
 
 _librdkafka = logging.getLogger("rbstream.librdkafka")
-# A connection that fails comes to `error_cb` as well, in the same words.
-_librdkafka.addFilter(lambda record: not record.getMessage().startswith("FAIL "))
+# A connection that fails comes to `error_cb` as well, in the same words; a coordinator that is still loading is what a
+# new transactional id always meets first.
+_librdkafka.addFilter(lambda record: not record.getMessage().startswith(("FAIL ", "GETPID ")))
 
 
 def make_consumer(config: Config, complaints: Complaints) -> confluent_kafka.Consumer:
