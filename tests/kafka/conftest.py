@@ -1,4 +1,4 @@
-"""A real broker for the tests of this folder, which run one after the other: they share it."""
+"""A real broker for the tests of this folder. They run in two halves at most, each on a broker of its own."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -9,13 +9,16 @@ from broker import Broker, missing
 from needs import require
 
 _numbers = itertools.count()
+# By what they took here: so do the others together.
+_LONG = {"test_metrics", "test_torture", "test_zombie", "test_torture_check", "test_bench"}
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist makes groups of the marks that are there when its own hook runs
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("kafka"))
+            half = "long" if item.path.stem in _LONG else "short"
+            item.add_marker(pytest.mark.xdist_group(f"kafka-{half}"))
 
 
 @pytest.fixture(scope="session")
