@@ -228,6 +228,30 @@ def test_a_killed_static_member_comes_back_under_its_name(stage: Stage, packets:
     assert "Traceback" not in second.text()
 
 
+def test_between_two_clusters_nothing_is_lost(
+    broker: Broker, bundle: Path, tmp_path: Path, packets: list[bytes], fresh: Callable[[str], str]
+) -> None:
+    sink = Broker()
+    stage: Stage | None = None
+    try:
+        stage = Stage(broker, bundle, tmp_path, fresh("between"), sink=sink.start())
+        two = {"delivery": "at-least-once", "sink__bootstrap_servers": sink.servers}
+        first = stage.start(**two)
+        stage.publish(packets[:20])
+        wait_until(lambda: stage is not None and stage.scores(), "a first score", PATIENCE)
+        first.kill()
+        stage.publish(packets[20:30])
+        second = stage.start(**two, name="second")
+        wait_until(lambda: stage is not None and stage.lag() == {}, "lag 0", PATIENCE)
+        assert second.stop() == 0
+        assert {score["offset"] for score in stage.scores()} == set(range(30))
+        assert set(offsets(stage.read("out"))) == set(range(30))
+    finally:
+        if stage is not None:
+            stage.close()
+        sink.close()
+
+
 def test_kafka_away_and_back_loses_and_doubles_nothing(
     kafka: None, bundle: Path, tmp_path: Path, packets: list[bytes], fresh: Callable[[str], str]
 ) -> None:
