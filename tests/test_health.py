@@ -4,9 +4,9 @@ import gzip
 import http.client
 import logging
 import socket
+import struct
 import subprocess
 import sys
-import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
