@@ -42,6 +42,6 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("error", "fault"), TABLE, ids=lambda value: str(getattr(value, "name", value)))
+@pytest.mark.parametrize(("error", "fault"), TABLE, ids=[f"{error.name()}-{fault.name}" for error, fault in TABLE])
 def test_each_error_has_its_outcome(error: KafkaError, fault: Fault) -> None:
     assert judge(error) is fault
