@@ -14,7 +14,14 @@ _TAKEN = {"main", "scores", "dead_letters"}
 
 def problems(settings: Settings) -> list[tuple[str, str]]:
     """Each thing that is wrong: the setting's name, and what is wrong with it; none where all is well."""
-    return [*_properties(settings), *_topics(settings), *_loops(settings), *_times(settings), *_schemas(settings)]
+    return [
+        *_properties(settings),
+        *_topics(settings),
+        *_loops(settings),
+        *_times(settings),
+        *_rejects(settings),
+        *_schemas(settings),
+    ]
 
 
 def results(settings: Settings) -> dict[str, str]:
@@ -105,6 +112,12 @@ def _milliseconds(properties: dict[str, str], *names: str, default: int) -> int 
     """None for what is no number: librdkafka says so in its own words."""
     text = next((properties[name] for name in names if name in properties), str(default))
     return int(text) if text.strip().isdecimal() else None
+
+
+def _rejects(settings: Settings) -> Iterator[Problem]:
+    limits = settings.rejects
+    if limits.in_a_row > limits.window:
+        yield "rejects.in_a_row", f"{limits.in_a_row} is more than rejects.window, {limits.window}, remembers"
 
 
 def _schemas(settings: Settings) -> Iterator[Problem]:

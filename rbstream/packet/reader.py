@@ -23,6 +23,9 @@ from rbstream.settings import Limits
 
 # A night has one schema, an archive a handful; a flood of schemas must not fill the memory.
 CACHED_LAYOUTS = 32
+# Blocks that unfold, and rejections that each keep a copy of the schema, can make gigabytes of a megabyte. Honest
+# packets unfold to twice their size, and those of many records have hundreds of blocks, not of rejections.
+MOST_UNFOLDED = 4
 
 
 class PacketReader:
@@ -80,12 +83,18 @@ class PacketReader:
         start = header.length if packet.header is None else 0
         # Where `content` begins in what it was cut from: an origin with an offset is that of the first block.
         base = packet.origin.offset - start if packet.origin.offset else 0
+        unfolded, most = 0, MOST_UNFOLDED * max(self._limits.packet_bytes, len(packet.content))
         try:
             for block in read_blocks(packet.content, start, header, self._limits):
                 origin = packet.origin._replace(record=record, offset=base + block.offset)
+                unfolded += 0 if block.data is packet.content else len(block.data)
                 for item in self._records(packet, header, layout, block, origin):
                     yield item
                     record = item.origin.record + 1
+                    unfolded += len(item.packet) if isinstance(item, Rejected) else 0
+                if unfolded > most and block.behind < len(packet.content):
+                    too_large = Rejection("container", "too_large", f"the packet unfolds to more than {most} bytes")
+                    raise BrokenOffError(too_large, block.behind)
         except BrokenOffError as broken:
             origin = packet.origin._replace(record=record, offset=base + broken.offset)
             yield Rejected(broken.rejection, origin, _rest(packet, header, broken.offset))
@@ -113,12 +122,14 @@ class PacketReader:
                     raise Rejection("record", "too_large", detail)
                 spans, end = self._locate(layout, block, position)
             except Rejection as rejection:
-                yield Rejected(rejection, origin, _cut(header, data[position : block.end], left))
+                original = packet.content if alone else _cut(header, data[position : block.end], left)
+                yield Rejected(rejection, origin, original)
                 return
             try:
                 yield _alert(packet, header, layout, origin, data, position, end, spans, alone)
             except Rejection as rejection:
-                yield Rejected(rejection, origin, _cut(header, data[position:end], 1))
+                original = packet.content if alone else _cut(header, data[position:end], 1)
+                yield Rejected(rejection, origin, original)
             position = end
         if position < block.end:
             behind = Rejection("record", "record", f"{block.end - position} bytes behind the last record")

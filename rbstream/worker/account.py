@@ -47,7 +47,8 @@ class Account:
             for labels, count in written.items():
                 metrics.messages.labels(*labels).inc(count)
             stamps = [message.timestamp for message in result.batch.messages if message.timestamp > 0]
-            metrics.latency_seconds.observe_many(now - np.array(stamps, np.float64) / 1000)
+            # Clocks differ: a time ahead of ours would let the sum fall, which Prometheus takes for a restart.
+            metrics.latency_seconds.observe_many(np.maximum(0.0, now - np.array(stamps, np.float64) / 1000))
             for observed in result.observed:
                 metrics.commit(observed)
                 for (verdict, _, _), count in observed.alerts.items():
@@ -58,7 +59,7 @@ class Account:
     def look(
         self,
         delivered: Mapping[Partition, int],
-        ends: Mapping[Partition, int | None],
+        watermarks: Mapping[Partition, tuple[int, int] | None],
         scoring: Scoring,
         ready: list[Scored],
         in_batch: int,
@@ -66,7 +67,7 @@ class Account:
         """Tell how things are now: lag by partition, queues; in the log, when it is time to."""
         lag = 0
         for partition, offset in delivered.items():
-            behind = _behind(offset, ends[partition])
+            behind = _behind(offset, watermarks[partition])
             if behind is not None:
                 lag += behind
                 self._metrics.consumer_lag.labels(*partition).set(behind)
@@ -90,6 +91,9 @@ class Account:
         self._told, self._told_alerts = now, alerts
 
 
-def _behind(offset: int, end: int | None) -> int | None:
+def _behind(offset: int, watermarks: tuple[int, int] | None) -> int | None:
     """Messages that are not committed yet; None where that can't be told."""
-    return None if end is None else max(0, end - max(0, offset))
+    if watermarks is None:
+        return None
+    low, high = watermarks
+    return max(0, high - max(low, offset))

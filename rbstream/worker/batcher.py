@@ -48,15 +48,16 @@ class Batcher:
         self._messages: list[Message] = []
         self._bytes = 0
         self._since = 0.0
+        self._largest = 1
 
     def __len__(self) -> int:
         return len(self._messages)
 
     @property
     def room(self) -> int:
-        """How many messages may still be added."""
-        full = self._bytes >= self._settings.max_bytes
-        return 0 if full else max(0, self._settings.max_alerts - len(self._messages))
+        """How many messages may still be added, if they are no larger than the largest that came so far."""
+        left = self._settings.max_bytes - self._bytes
+        return min(self._settings.max_alerts - len(self._messages), max(1, left // self._largest)) if left > 0 else 0
 
     def add(self, message: Message) -> None:
         """Take a message."""
@@ -64,6 +65,7 @@ class Batcher:
             self._since = self._clock()
         self._messages.append(message)
         self._bytes += len(message.value)
+        self._largest = max(self._largest, len(message.value))
 
     def due_in(self) -> float | None:
         """Seconds until the batch has to start, at least 0; None where there is nothing in it."""

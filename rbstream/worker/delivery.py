@@ -22,6 +22,17 @@ class Delivery(Protocol):
     def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
         """Write messages and commit offsets. Raises Aborted where nothing was committed, KafkaFailure at the end."""
 
+    def poll(self) -> None:
+        """Let the producer say what it has to say: it complains only while it is polled."""
+
+
+def ready_for_transactions(producer: Producer, patience: Patience) -> None:
+    """Once for a producer: ends what a predecessor of the same name left open. Raises KafkaFailure."""
+    try:
+        patience.call("getting ready for transactions", producer.init_transactions)
+    except Aborted as aborted:  # there is nothing to take up anew
+        raise KafkaFailure(str(aborted)) from aborted
+
 
 class ExactlyOnce:
     """Messages and offsets in one transaction, opened when all is scored."""
@@ -51,6 +62,9 @@ class ExactlyOnce:
             self._try_to_abort()
             raise
         self._ended.labels("committed").inc()
+
+    def poll(self) -> None:
+        self._producer.poll(0)
 
     def _abort(self) -> None:
         self._patience.call("aborting the transaction", self._producer.abort_transaction)
@@ -86,6 +100,9 @@ class AtLeastOnce:
             check(PRODUCING, self._error)
             raise Aborted(f"{PRODUCING}: {self._error.str()}")
         self._offsets.commit(marks)
+
+    def poll(self) -> None:
+        self._producer.poll(0)
 
     def _reported(self, error: KafkaError | None, _: Any) -> None:
         self._error = self._error or error

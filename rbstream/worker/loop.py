@@ -20,7 +20,7 @@ from rbstream.worker.offsets import GroupOffsets, Mark, Marks
 from rbstream.worker.partitions import Partitions
 from rbstream.worker.rejects import Rejections, Window
 from rbstream.worker.scoring import Scored, Scoring
-from rbstream.worker.source import as_kafka, as_message, end_of, offset_gone
+from rbstream.worker.source import as_kafka, as_message, offset_gone, watermarks
 from rbstream.worker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ BUSY_SECONDS, IDLE_SECONDS = 0.005, 0.1
 FULL_SECONDS_BEFORE_PAUSE = 2.0
 # A partition whose end lies behind a transaction's marker is committed up to there, when it has been quiet for this.
 SECONDS_BETWEEN_ENDS = 1.0
+# Under KIP-848 a member that gets no partition is told nothing; one that gets some is told within a heartbeat or two
+# (5 s as installed).
+QUIET_SECONDS = 15.0
 # Rewinds without a success in between: a cause that so many tries do not mend is for the supervisor.
 MOST_ABORTS = 10
 LONGEST_PAUSE_SECONDS = 10.0
@@ -74,6 +77,7 @@ class Worker:
         self._paused = False
         self._aborts = 0
         self._ends_at = 0.0
+        self._quiet_until = time.monotonic() + QUIET_SECONDS
         self._leaving = False
 
     def run(self) -> None:
@@ -107,10 +111,13 @@ class Worker:
         if self._is_due():
             self._deliver()
         if time.monotonic() - self._ends_at >= SECONDS_BETWEEN_ENDS:
+            self._delivery.poll()
             self._complaints.check(self._settings.sink.max_outage)
             self._commit_ends()
-            ends = {partition: end_of(self._consumer, partition) for partition in self._partitions}
-            self._account.look(self._partitions.delivered(), ends, self._scoring, self._ready, len(self._batcher))
+            if self._settings.source.group_protocol == "consumer" and time.monotonic() > self._quiet_until:
+                self._health.set_assigned(True)  # who gets nothing is told nothing, there
+            marks = {partition: watermarks(self._consumer, partition) for partition in self._partitions}
+            self._account.look(self._partitions.delivered(), marks, self._scoring, self._ready, len(self._batcher))
 
     # ---- in
 
@@ -147,9 +154,10 @@ class Worker:
             return
         self._metrics.kafka_errors.labels("consumer", error.name()).inc()
         if code == KafkaError._AUTO_OFFSET_RESET:
-            raise offset_gone(
-                self._consumer, self._settings.source.group_id, partition, self._partitions.position(partition)
-            )
+            position = self._partitions.position(partition)
+            gone = offset_gone(self._consumer, self._settings.source.group_id, partition, position)
+            self._finish(time.monotonic() + self._settings.shutdown.drain)  # what was read in time is no loss
+            raise gone
         if INSTANCE_IN_USE in error.str():
             raise InstanceInUseError(f"source.instance_id {self._settings.source.instance_id}: {error.str()}")
         if judge(error) in (Fault.EXIT, Fault.UNKNOWN):
@@ -227,6 +235,7 @@ class Worker:
             self._delivery.deliver(messages, _marks(ends, rejections))
         except Aborted as aborted:
             self._abandon(str(aborted))
+            self._count_abort(str(aborted))
             return
         self._aborts = 0
         self._rejections = rejections
@@ -242,8 +251,9 @@ class Worker:
         try:
             self._delivery.deliver((), _marks(ends, self._rejections))
         except Aborted as aborted:
-            logger.warning("ends of partitions were not committed: %s", aborted)
+            self._count_abort(f"committing ends of partitions: {aborted}")
             return
+        self._aborts = 0
         self._partitions.deliver(ends)
 
     def _finish(self, deadline: float) -> None:
@@ -261,18 +271,17 @@ class Worker:
 
     def _abandon(self, why: str) -> None:
         """Forget all that is not committed. The next turn goes back to where that begins."""
-        self._aborts += 1
         self._metrics.rewinds.inc()
-        extra = {
-            "aborts_in_a_row": self._aborts,
-            "batches": self._scoring.wanted + len(self._ready),
-            "messages": len(self._batcher),
-        }
+        extra = {"batches": self._scoring.wanted + len(self._ready), "messages": len(self._batcher)}
         logger.warning("going back to what is committed: %s", why, extra=extra)
         self._scoring.discard()
         self._batcher.clear()
         self._ready.clear()
         self._partitions.give_up()
+
+    def _count_abort(self, why: str) -> None:
+        self._aborts += 1
+        logger.warning("aborted: %s", why, extra={"aborts_in_a_row": self._aborts})
         if self._aborts >= MOST_ABORTS:
             raise KafkaFailure(f"{self._aborts} tries in a row were aborted, the last one: {why}")
 
@@ -326,7 +335,8 @@ class Worker:
         self._rejections = self._rejections.without(partitions)
 
     def _changed(self, event: str, partitions: list[Partition]) -> None:
-        self._health.set_assigned(True)
+        self._health.set_assigned(event != "lost")
+        self._quiet_until = time.monotonic() + QUIET_SECONDS
         self._metrics.rebalances.labels(event).inc()
         self._metrics.assigned_partitions.set(len(self._partitions))
         named = sorted(f"{topic}/{partition}" for topic, partition in partitions)

@@ -140,7 +140,7 @@ class Encoder:
             {
                 "candid": alert.candid if alert else None,
                 "objectId": object_id,
-                "jd": alert.value(f"candidate.{JD}") if alert else None,
+                "jd": _number(alert.value(f"candidate.{JD}")) if alert else None,
                 "drb": outcome.drb if alert else None,
                 "model": self._version,
                 "verdict": outcome.verdict,
@@ -226,8 +226,13 @@ def _without_body(letter: Outgoing, message: Message, record: int) -> Outgoing:
 _LARGEST_HEADER_BYTES = 2048
 
 
-# Kafka's default for message.timestamp.after.max.ms: beyond it a message is refused.
-_FURTHEST_FUTURE_MS = 3_600_000
+def _number(value: object) -> float | None:
+    """A number, whatever else a schema may have under its name."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+# Kafka refuses what is an hour ahead of its own clock (message.timestamp.after.max.ms), which may not be ours.
+_FURTHEST_FUTURE_MS = 1_800_000
 
 
 def _timestamp(message: Message) -> int:

@@ -31,7 +31,7 @@ from rbstream.metrics import Metrics
 from rbstream.model.manifest import Bundle
 from rbstream.pipeline import Pipeline, Scorer
 from rbstream.settings import Settings
-from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce, ready_for_transactions
 from rbstream.worker.loop import Worker
 from rbstream.worker.messages import JD, MAIN, Destinations, Encoder
 from rbstream.worker.offsets import GroupOffsets
@@ -80,10 +80,10 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
 def memory_bound(settings: Settings) -> int:
     """What alerts may take of memory at most [bytes], beside the interpreter and the model.
 
-    What is fetched ahead, with one answer more; the batch that fills and those on their way, each as it came and as
-    it goes out; and what goes out once more in the producer's queue.
+    What is fetched ahead, with one answer more; the batch that fills, those on their way and as many that wait to be
+    delivered, each as it came and as it goes out; and what goes out once more in the producer's queue.
     """
-    batches = settings.batch.queue + 1
+    batches = 2 * settings.batch.queue + 1
     return 2 * settings.source.prefetch + 3 * batches * settings.batch.max_bytes
 
 
@@ -103,7 +103,11 @@ def _look_around(settings: Settings) -> Destinations:
     scores = [] if sink.scores is None else [sink.scores]
     topics = {*routes.values(), str(sink.dead_letters), *scores}
     sink_cluster.require(sorted(topics))
-    return Destinations(routes, str(sink.dead_letters), sink.scores, sink_cluster.message_limits(sorted(topics)))
+    limits = sink_cluster.message_limits(sorted(topics))
+    ours = sink.properties.get("message.max.bytes")
+    if ours is not None:
+        limits = {topic: min(limit, int(ours)) for topic, limit in limits.items()}
+    return Destinations(routes, str(sink.dead_letters), sink.scores, limits)
 
 
 def _producer(settings: Settings, destinations: Destinations, metrics: Metrics) -> confluent_kafka.Producer:
@@ -155,9 +159,9 @@ def _work(
 ) -> None:
     """Run the loop; once more where a dead predecessor's membership has not been given up yet."""
     patience = Patience(settings.sink.max_outage, health.tick, lambda: stop.deadline)
-    give_up = time.monotonic() + SECONDS_FOR_INSTANCE
+    give_up: float | None = None
     if settings.delivery == "exactly-once":
-        patience.call("getting ready for transactions", producer.init_transactions)
+        ready_for_transactions(producer, patience)
     while True:
         complaints = Complaints("consumer", metrics.count_error)
         consumer = make_consumer(consumer_config(settings), complaints)
@@ -169,6 +173,7 @@ def _work(
             Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections, complaints).run()
             return
         except InstanceInUseError as error:
+            give_up = give_up or time.monotonic() + SECONDS_FOR_INSTANCE
             if time.monotonic() > give_up or stop.requested:
                 raise
             logger.warning("%s; trying again", error)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from rbstream.errors import RbstreamError
+from rbstream.errors import RbstreamError, Rejection
 from rbstream.metrics import Observed, observe
 from rbstream.packet.alert import Origin, Packet, Rejected
 from rbstream.packet.framing import SchemaSource, unframe
@@ -31,7 +31,8 @@ FIRST_PAUSE_SECONDS = 1.0
 class Scored:
     """A batch and what came of it, to be delivered.
 
-    verdicts: by partition and in order, None or what an alert was rejected for. seconds: by stage.
+    verdicts: by partition and in order, None or what an alert was rejected for. seconds: by stage. spoke: the messages
+    of which something came.
     """
 
     batch: Batch
@@ -40,6 +41,7 @@ class Scored:
     observed: list[Observed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "score": 0.0, "encode": 0.0})
     alerts: int = 0
+    spoke: set[str] = field(default_factory=set)
 
 
 class Scoring:
@@ -162,6 +164,8 @@ class Scoring:
             if outcomes.ends_chunk:
                 under_way.popleft()
                 if current is not None:
+                    if len(current.spoke) < len(current.batch.messages):
+                        self._add(current, Outcomes(_silent(current), True))
                     left.popleft()
                     yield current
                     current = None
@@ -200,6 +204,7 @@ class Scoring:
             scored.outgoing += outgoing
             reason = outcome.reason if outcome.verdict == "rejected" else None
             scored.verdicts.setdefault((message.topic, message.partition), []).append(reason)
+            scored.spoke.add(message.name)
             final.append(outcome)
             topics.append(message.topic)
         scored.alerts += len(final)
@@ -207,6 +212,17 @@ class Scoring:
         scored.seconds["decode"] += outcomes.decode_seconds
         scored.seconds["score"] += outcomes.score_seconds
         scored.seconds["encode"] += time.perf_counter() - started
+
+
+def _silent(scored: Scored) -> list[Outcome]:
+    """A rejection for each message of which nothing came: a container without records, or cut short at its header."""
+    silent = []
+    for number, message in enumerate(scored.batch.messages):
+        if message.name not in scored.spoke:
+            rejection = Rejection("container", "no_records", "a container without a record, or cut short at its header")
+            item = Rejected(rejection, Origin(message.name, str(number)), message.value)
+            silent.append(Outcome("rejected", item, rejection.reason))
+    return silent
 
 
 def _message(batch: Batch, outcome: Outcome) -> Message:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from rbstream.errors import LimitError
 from rbstream.worker.batcher import Message, Partition
@@ -17,8 +17,16 @@ def as_message(message: Any) -> Message:
     _, timestamp = message.timestamp()
     return Message(
         message.topic(), message.partition(), message.offset(), message.key(), message.value() or b"",
-        max(0, timestamp), message.headers() or [],
+        max(0, timestamp), _headers(message),
     )  # fmt: skip
+
+
+def _headers(message: Any) -> list[tuple[str, bytes | None]]:
+    """The headers; none but a word about it where a name is no UTF-8, as the client then can't read any."""
+    try:
+        return message.headers() or []
+    except (SystemError, UnicodeDecodeError):
+        return [("unreadable-headers", b"a name was no UTF-8")]
 
 
 def as_kafka(partitions: Iterable[Partition]) -> list[TopicPartition]:
@@ -26,23 +34,25 @@ def as_kafka(partitions: Iterable[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*partition) for partition in partitions]
 
 
-def end_of(consumer: Consumer, partition: Partition) -> int | None:
-    """The end of a partition as the last fetch told it; None before that."""
+def watermarks(consumer: Consumer, partition: Partition) -> tuple[int, int] | None:
+    """Beginning and end of a partition as the last fetch told them; None before that."""
     try:
-        _, high = consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        low, high = consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
     except KafkaException:
         return None
-    return high if high >= 0 else None
+    return (max(0, low), high) if high >= 0 else None
 
 
 def offset_gone(consumer: Consumer, group: str, partition: Partition, position: int | None) -> LimitError:
     """What is wrong where the offset to go on from, `position`, is not in the partition. Raises KafkaException."""
     topic, number = partition
-    wanted = OFFSET_BEGINNING if position is None else position
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS)
-    lost = f"{low - wanted} alerts were deleted before they were read" if low > wanted else "it was made anew"
+    lost = "what it held may be lost: look whether the topic was made anew"
+    if position is not None and position < low:
+        begun = max(0, position)
+        lost = f"{low - begun} alerts were deleted before they were read"
     return LimitError(
-        f"{topic}/{number}: the offset to go on from, {wanted}, is not there: the partition holds {low} to {high}; "
-        f"{lost}. To go on without them: kafka-consumer-groups.sh --group {group} --topic {topic}:{number} "
-        "--reset-offsets --to-earliest --execute"
+        f"{topic}/{number}: the offset to go on from, {position}, is not there: the partition holds {low} to {high}; "
+        f"{lost}. To go on without them, stop all workers of the group, then: kafka-consumer-groups.sh "
+        f"--bootstrap-server ... --group {group} --topic {topic}:{number} --reset-offsets --to-earliest --execute"
     )

@@ -269,3 +269,12 @@ def test_packets_found_in_the_wild_have_their_reasons(shared_data: Path) -> None
     assert sum(reason is None for reasons in kinds.values() for reason in reasons) >= 1
     for path in (shared_data / "other-surveys").glob("*.avro"):
         assert reasons(path.read_bytes()) == ["not_avro" if path.name.startswith("lsst") else "layout"]
+
+
+def test_a_packet_that_unfolds_to_gigabytes_is_broken_off() -> None:
+    limits = Limits(packet_bytes=1 << 20)
+    bomb = made.container(*[made.record(publisher="x" * 700_000)] * 40, codec="deflate")
+    assert len(bomb) < 1 << 20
+    with bounded(64, 20):
+        found = made.reasons(bomb, made.reader(limits=limits))
+    assert found == ["alert"] * 6 + ["too_large"]

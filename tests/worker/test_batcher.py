@@ -65,5 +65,14 @@ def test_dropped_partitions_leave_the_others_messages() -> None:
     for partition in (0, 1, 0):
         made.add(message(1, 1024, partition))
     made.drop({("ztf", 0)})
-    assert made.room == 3
+    assert made.room == 1
     assert [each.partition for each in made.take().messages] == [1]
+
+
+def test_the_room_is_what_fits_of_messages_as_large_as_those_that_came() -> None:
+    made = Batcher(BatchSettings(max_alerts=100, max_bytes=10_000), Clock())
+    assert made.room == 100
+    made.add(message(0, 1000))
+    assert made.room == 9
+    made.add(message(1, 8999))
+    assert made.room == 1

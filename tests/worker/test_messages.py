@@ -17,6 +17,7 @@ from rbstream.pipeline import Outcome
 from rbstream.settings import Limits
 from rbstream.worker.batcher import Message
 from rbstream.worker.messages import Destinations, Encoder, Outgoing, wire_bytes
+from rbstream.worker.source import as_message
 
 READER = PacketReader(ZTF, ("science", "template", "difference"), frozenset({"jd"}), Limits())
 LARGE = {"out": 1 << 20, "bright": 1 << 20, "dead": 1 << 20, "scores": 1 << 20}
@@ -183,3 +184,27 @@ def test_a_key_or_a_name_without_end_makes_no_score_that_a_topic_would_refuse(pa
 def test_a_time_far_ahead_which_kafka_would_refuse_becomes_now(packets: list[bytes]) -> None:
     ahead = message(packets[0])._replace(timestamp=1 << 52)
     assert [each.timestamp for each in encoder().encode(ahead, passed(packets[0], "main"))[1]] == [0, 0]
+
+
+@pytest.mark.parametrize(("jd", "written"), [("2460000.5", None), (True, None), (2460000, 2460000.0), (None, None)])
+def test_a_jd_of_another_type_is_no_reason_to_stop(
+    packets: list[bytes], monkeypatch: pytest.MonkeyPatch, jd: object, written: float | None
+) -> None:
+    (alert,) = items(packets[0])
+    monkeypatch.setattr(Alert, "value", lambda self, path: jd)
+    (score,) = encoder().encode(message(packets[0]), Outcome("filtered", alert, "threshold", 0.1))[1]
+    assert record_of(score.value)["jd"] == written
+
+
+def test_headers_that_the_client_cannot_read_are_a_word_in_their_place() -> None:
+    class Strange:
+        topic, partition, offset = (lambda self: "ztf"), (lambda self: 0), (lambda self: 7)
+        key, value, timestamp = (lambda self: None), (lambda self: None), (lambda self: (0, -1))
+
+        def headers(self) -> None:
+            raise SystemError(
+                "returned a result with an exception set"
+            )  # as confluent_kafka does, for a name like b"\xff"
+
+    taken = as_message(Strange())
+    assert (taken.value, taken.timestamp, taken.headers) == (b"", 0, [("unreadable-headers", b"a name was no UTF-8")])

@@ -12,6 +12,7 @@ from rbstream.assembly import make_pipeline
 from rbstream.errors import ModelError
 from rbstream.filter import Filter
 from rbstream.model.manifest import Manifest
+from rbstream.packet.container import read_header
 from rbstream.pipeline import Pipeline
 from rbstream.settings import Limits
 from rbstream.worker import scoring as module
@@ -141,3 +142,13 @@ def test_what_was_discarded_never_comes_back_and_what_follows_does(start: Start,
     assert offsets(take(scoring)) == [40, 41]
     assert scoring.take() is None
     assert scoring.waiting == 0
+
+
+def test_a_message_of_which_nothing_comes_is_rejected(start: Start, packets: list[bytes]) -> None:
+    header = packets[0][: read_header(packets[0], Limits()).length]
+    scoring = start(Means())
+    scoring.submit(batch([packets[0], header, packets[1], header], 0))
+    scored = take(scoring)
+    assert sorted(offsets(scored)) == [0, 1, 2, 3]
+    assert sorted(map(str, scored.verdicts["ztf", 0])) == ["None", "None", "no_records", "no_records"]
+    assert [each.value for each in scored.outgoing if each.route == "dead_letters"] == [header, header]
