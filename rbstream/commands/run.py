@@ -1,10 +1,13 @@
 """`rbstream run`."""
 
 import argparse
+import logging
 from typing import Any
 
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
-from rbstream.errors import ExitStatus, UsageError
+from rbstream.errors import ExitStatus, RbstreamError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def add_run(commands: Any) -> None:
@@ -31,5 +34,10 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.accept_rejects < 0:
         raise UsageError(f"--accept-rejects {options.accept_rejects}: a number of rejections, 0 or more")
-    run(given_settings(options), options.accept_rejects)
+    settings = given_settings(options)
+    try:
+        run(settings, options.accept_rejects)
+    except RbstreamError as error:  # said in words on standard error too, but logs are read by their lines
+        logger.critical("%s", error, extra={"status": int(error.status)})
+        raise
     return ExitStatus.DONE

@@ -144,8 +144,9 @@ def _publish(
 ) -> None:
     inputs, reader = Inputs(names, limits), PacketReader(ZTF, (), frozenset({"jd"}), limits)
     with Progress("publishing", None if request.loop else inputs.total) as progress:
+        pace = Pace(request)
         while True:
-            before, pace = done.messages, Pace(request)
+            before = done.messages
             for letter in _letters(inputs, reader, limits, done):
                 while (seconds := pace.ahead(letter, time.monotonic())) > 0:
                     producer.poll(min(seconds, TURN_SECONDS))
@@ -157,6 +158,8 @@ def _publish(
                 raise RbstreamError("nothing to publish: none of the inputs has bytes that could be sent")
             if not request.loop:
                 return
+            if request.realtime:  # the night begins again; a rate goes on
+                pace = Pace(request)
             inputs = Inputs(names, limits)
 
 

@@ -325,7 +325,7 @@ class Worker:
             return
         gone = [(each.topic, each.partition) for each in partitions]
         self._forget(gone)
-        self._abandon("partitions were lost to others")
+        self._abandon("partitions were lost: the session timed out, or others took over")
         self._changed("lost", gone)
 
     def _forget(self, partitions: list[Partition]) -> None:
