@@ -93,7 +93,19 @@ class Cluster:
         return sorted(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
 
     def ends(self, *topics: str) -> dict[tuple[str, int], int]:
-        """The next offset of each partition."""
+        """The next offset of each partition. A broker that has just started may need a moment to tell."""
+
+        def asked() -> dict[tuple[str, int], int] | None:
+            try:
+                return self._ends(*topics)
+            except KafkaException as error:
+                if error.args[0].code() not in (KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.FENCED_LEADER_EPOCH):
+                    raise
+                return None
+
+        return wait_until(asked, f"the ends of {', '.join(topics)}") if topics else {}
+
+    def _ends(self, *topics: str) -> dict[tuple[str, int], int]:
         wanted = [TopicPartition(topic, number) for topic in topics for number in self.partitions(topic)]
         futures = self.admin.list_offsets({partition: OffsetSpec.latest() for partition in wanted})
         return {(at.topic, at.partition): future.result(30).offset for at, future in futures.items()}

@@ -15,6 +15,8 @@ TABLE = [
     (KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS), Fault.REPEAT),
     (KafkaError(KafkaError.NOT_COORDINATOR), Fault.REPEAT),
     (KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT), Fault.REPEAT),
+    (KafkaError(KafkaError.UNKNOWN_LEADER_EPOCH), Fault.REPEAT),
+    (KafkaError(KafkaError.OFFSET_NOT_AVAILABLE), Fault.REPEAT),
     (KafkaError(KafkaError._STATE, retriable=True), Fault.REPEAT),
     # The transaction can't be committed, another one can.
     (KafkaError(KafkaError.UNKNOWN_MEMBER_ID), Fault.ABORT),
