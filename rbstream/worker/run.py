@@ -166,9 +166,11 @@ def _work(
         complaints = Complaints("consumer", metrics.count_error)
         consumer = make_consumer(consumer_config(settings), complaints)
         offsets = GroupOffsets(consumer, patience)
-        delivery: Delivery = AtLeastOnce(producer, offsets, patience)
-        if settings.delivery == "exactly-once":
-            delivery = ExactlyOnce(producer, offsets, patience, metrics)
+        delivery: Delivery = (
+            ExactlyOnce(producer, offsets, patience, metrics)
+            if settings.delivery == "exactly-once"
+            else AtLeastOnce(producer, offsets, patience)
+        )
         try:
             Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections, complaints).run()
             return
