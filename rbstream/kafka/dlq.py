@@ -31,10 +31,7 @@ T = TypeVar("T")
 
 def insist(doing: str, function: Callable[[float], T]) -> T:
     """The function's result, called again while Kafka is away. Raises KafkaFailure."""
-    try:
-        return PATIENCE.call(doing, function)
-    except Aborted as aborted:
-        raise KafkaFailure(str(aborted)) from aborted
+    return PATIENCE.insist(doing, function)
 
 
 class Place(NamedTuple):

@@ -46,6 +46,13 @@ class Patience:
                 check(doing, error.args[0])
                 outage.wait(error.args[0])
 
+    def insist(self, doing: str, function: Callable[[float], T]) -> T:
+        """The same where there is nothing to take up anew. Raises KafkaFailure only."""
+        try:
+            return self.call(doing, function)
+        except Aborted as aborted:
+            raise KafkaFailure(str(aborted)) from aborted
+
     def outage(self, doing: str) -> "Outage":
         """The clock of one piece of work."""
         return Outage(doing, self._max_outage, self._tick, self._deadline)

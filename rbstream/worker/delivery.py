@@ -26,14 +26,6 @@ class Delivery(Protocol):
         """Let the producer say what it has to say: it complains only while it is polled."""
 
 
-def ready_for_transactions(producer: Producer, patience: Patience) -> None:
-    """Once for a producer: ends what a predecessor of the same name left open. Raises KafkaFailure."""
-    try:
-        patience.call("getting ready for transactions", producer.init_transactions)
-    except Aborted as aborted:  # there is nothing to take up anew
-        raise KafkaFailure(str(aborted)) from aborted
-
-
 class ExactlyOnce:
     """Messages and offsets in one transaction, opened when all is scored."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
-from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.faults import Aborted
 from rbstream.kafka.patience import Patience
 from rbstream.worker.batcher import Partition
 
@@ -40,10 +40,7 @@ class GroupOffsets:
                     raise KafkaException(each.error)
             return answer
 
-        try:
-            answer = self._patience.call("asking for committed offsets", ask) if partitions else []
-        except Aborted as aborted:  # there is nothing to take up anew: a new member may have more luck
-            raise KafkaFailure(str(aborted)) from aborted
+        answer = self._patience.insist("asking for committed offsets", ask) if partitions else []
         return {(each.topic, each.partition): _mark(each) for each in answer}
 
     def commit(self, marks: Marks) -> None:

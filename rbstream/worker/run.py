@@ -29,9 +29,10 @@ from rbstream.kafka.tryout import try_clients
 from rbstream.memory import keep_freed_memory
 from rbstream.metrics import Metrics
 from rbstream.model.manifest import Bundle
+from rbstream.packet.framing import SchemaSource
 from rbstream.pipeline import Pipeline, Scorer
 from rbstream.settings import Settings
-from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce, ready_for_transactions
+from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rbstream.worker.loop import Worker
 from rbstream.worker.messages import JD, MAIN, Destinations, Encoder
 from rbstream.worker.offsets import GroupOffsets
@@ -57,6 +58,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     try_clients(settings)
     bundle = open_bundle(settings.model)
     filters = {MAIN: make_filter(settings, bundle), **make_routes(settings, bundle)}
+    schemas = open_schemas(settings.source, settings.limits)
     stop, metrics = Stop(settings.shutdown.drain), Metrics()
     stop.install()
     health = Health(metrics, settings.health.stuck_after, settings.health.stuck_after + settings.sink.max_outage)
@@ -72,7 +74,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
                    "device": str(scorer.device), "port": port, "largest_memory_bytes": memory_bound(settings)},
         )  # fmt: skip
         rejections = Rejections(settings.rejects, {}, accept_rejects)
-        with _scoring(settings, bundle, filters, scorer, destinations) as scoring:
+        with _scoring(settings, bundle, filters, scorer, destinations, schemas) as scoring:
             _work(settings, scoring, producer, stop, health, metrics, rejections)
     logger.info("stopped; all that was read is committed or will be read again")
 
@@ -129,7 +131,12 @@ def _load(settings: Settings, bundle: Bundle, metrics: Metrics) -> Scorer:
 
 @contextmanager
 def _scoring(
-    settings: Settings, bundle: Bundle, filters: dict[str, Filter], scorer: Scorer, destinations: Destinations
+    settings: Settings,
+    bundle: Bundle,
+    filters: dict[str, Filter],
+    scorer: Scorer,
+    destinations: Destinations,
+    schemas: SchemaSource | None,
 ) -> Iterator[Scoring]:
     """The scoring threads, started. They use the scorer that was verified at the start, and after a fault a new one."""
     loaded = [scorer]
@@ -139,7 +146,6 @@ def _scoring(
         return make_pipeline(ready, filters, settings.limits, settings.batch.max_alerts, frozenset({JD}))
 
     encoder = Encoder(destinations, bundle.manifest.version)
-    schemas = open_schemas(settings.source, settings.limits)
     scoring = Scoring(pipeline, encoder, schemas, settings.limits, settings.batch.queue)
     scoring.start()
     try:
@@ -161,7 +167,8 @@ def _work(
     patience = Patience(settings.sink.max_outage, health.tick, lambda: stop.deadline)
     give_up: float | None = None
     if settings.delivery == "exactly-once":
-        ready_for_transactions(producer, patience)
+        # Ends what a predecessor of the same name left open.
+        patience.insist("getting ready for transactions", producer.init_transactions)
     while True:
         complaints = Complaints("consumer", metrics.count_error)
         consumer = make_consumer(consumer_config(settings), complaints)
