@@ -12,6 +12,7 @@ from rbstream.config import required
 from rbstream.errors import UsageError
 from rbstream.kafka.clients import Complaints, admin_config, make_consumer, producer_config
 from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.interrupts import held_back
 from rbstream.kafka.patience import CALL_SECONDS, Patience, check
 from rbstream.kafka.topics import Cluster
 from rbstream.settings import Settings
@@ -172,7 +173,7 @@ class DeadLetters:
         self.consumer.assign([TopicPartition(self.topic, number, at) for number, (at, _) in left.items()])
         outage = PATIENCE.outage("reading dead letters")
         while left:
-            message = self.consumer.poll(CALL_SECONDS)
+            message = self._poll()
             if message is None:
                 outage.wait()
                 continue
@@ -189,6 +190,10 @@ class DeadLetters:
                 self.consumer.incremental_unassign([TopicPartition(self.topic, place.partition)])
             seen(total - sum(end - at for at, end in left.values()), total)
 
+    def _poll(self) -> Message | None:
+        with held_back():
+            return self.consumer.poll(CALL_SECONDS)
+
     def at(self, place: Place) -> DeadLetter:
         """The dead letter at a place. Raises UsageError where there is none."""
         low, high = self._range(place.partition) if place.partition in self.ranges() else (0, 0)
@@ -196,7 +201,7 @@ class DeadLetters:
             self.consumer.assign([TopicPartition(self.topic, *place)])
             outage = PATIENCE.outage("reading a dead letter")
             while True:
-                message = self.consumer.poll(CALL_SECONDS)
+                message = self._poll()
                 if message is None:
                     outage.wait()
                 elif _has_ended(message) or (not _failed(message) and _position(message) != place):

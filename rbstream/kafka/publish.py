@@ -15,6 +15,7 @@ from rbstream.config import required
 from rbstream.errors import RbstreamError, UsageError
 from rbstream.kafka.clients import Complaints, admin_config, make_producer, producer_config, with_limits
 from rbstream.kafka.faults import Fault, KafkaFailure, judge
+from rbstream.kafka.interrupts import held_back
 from rbstream.kafka.topics import Cluster
 from rbstream.packet.alert import Alert, Packet, Rejected
 from rbstream.packet.reader import PacketReader
@@ -149,7 +150,7 @@ def _publish(
             before = done.messages
             for letter in _letters(inputs, reader, limits, done):
                 while (seconds := pace.ahead(letter, time.monotonic())) > 0:
-                    producer.poll(min(seconds, TURN_SECONDS))
+                    _listen(producer, min(seconds, TURN_SECONDS))
                     progress.show(done.messages, inputs.position)
                 pace.sent(time.monotonic())
                 _produce(producer, request.topic, letter, done)
@@ -164,28 +165,39 @@ def _publish(
 
 
 def _produce(producer: confluent_kafka.Producer, topic: str, letter: Letter, done: Published) -> None:
-    done.messages += 1
-    while True:
+    while not _queued(producer, topic, letter, done):
+        _listen(producer, TURN_SECONDS)
+    _listen(producer, 0)
+
+
+def _queued(producer: confluent_kafka.Producer, topic: str, letter: Letter, done: Published) -> bool:
+    """Whether the client took it, or refused it for good; False where its queue is full."""
+    with held_back():  # what is sent is counted
         try:
             producer.produce(topic, letter.value, letter.key, on_delivery=done.report)
-        except BufferError:  # the queue is full
-            producer.poll(TURN_SECONDS)
+        except BufferError:
+            return False
         except KafkaException as error:  # before it was queued: larger than the topic takes, say
             if judge(error.args[0]) is Fault.EXIT and error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                 raise KafkaFailure(f"topic {topic}: {error.args[0].str()}") from error
             done.fail(error.args[0])
-            return
-        else:
-            producer.poll(0)
-            return
+        done.messages += 1
+        return True
+
+
+def _listen(producer: confluent_kafka.Producer, seconds: float) -> None:
+    """Take delivery reports, for so long."""
+    with held_back():
+        producer.poll(seconds)
 
 
 def _flush(producer: confluent_kafka.Producer, seconds: float | None) -> None:
     """Wait for what is queued: every message ends delivered or failed, at the latest when its time is over."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    while producer.flush(TURN_SECONDS):
-        if deadline is not None and time.monotonic() > deadline:
-            return
+    left = 1
+    while left and (deadline is None or time.monotonic() < deadline):
+        with held_back():
+            left = producer.flush(TURN_SECONDS)
 
 
 class Pace:

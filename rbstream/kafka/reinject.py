@@ -23,6 +23,7 @@ from rbstream.config import required
 from rbstream.kafka.clients import Complaints, admin_config, consumer_config, make_producer, with_voice
 from rbstream.kafka.dlq import OURS, DeadLetter, DeadLetters, Place, insist
 from rbstream.kafka.faults import KafkaFailure
+from rbstream.kafka.interrupts import held_back
 from rbstream.kafka.patience import CALL_SECONDS
 from rbstream.kafka.publish import feeding_config
 from rbstream.kafka.topics import ANSWER_SECONDS, LEAST_MESSAGE_BYTES, Cluster
@@ -31,8 +32,8 @@ from rbstream.units import format_duration
 
 # Some hundred dead letters: a transaction costs milliseconds, and so many more are all that an interruption undoes.
 BATCH_LETTERS, BATCH_BYTES = 100, 8 << 20
-# The least that brokers count a transaction out after is theirs to say; a batch takes a second.
-TRANSACTION_TIMEOUT_MS = 60_000
+# A batch takes a second. As long as a person waits for Kafka elsewhere here; Ctrl-C waits for the batch, too.
+TIMEOUT_MS = 60_000
 # librdkafka's most: what went into a topic once fits again, and the broker says so where it doesn't.
 LARGEST_MESSAGE_BYTES = 1_000_000_000
 LARGEST_QUEUE_KBYTES = 2_097_151
@@ -75,8 +76,8 @@ Seen = Callable[[int, int], None]
 def reinject(request: Request, settings: Settings, seen: Seen) -> Reinjected:
     """Inject dead letters again. seen: called with how many were, and the offsets behind.
 
-    Returns what was done also where it was interrupted. Raises UsageError, KafkaFailure; what was committed before
-    stays, and is not done again.
+    Returns what was done also where it was interrupted, which is between two batches. Raises UsageError, KafkaFailure;
+    what was committed before stays, and is not done again.
     """
     required(settings, "source.bootstrap_servers")
     done = Reinjected()
@@ -85,7 +86,8 @@ def reinject(request: Request, settings: Settings, seen: Seen) -> Reinjected:
         try:
             writer = _writer(request, settings, letters, targets)
             for batch in _batches(_wanted(request, letters, done, seen)):
-                _write(batch, request, letters.topic, targets, writer, done)
+                with held_back():  # what is committed is counted
+                    _write(batch, request, letters.topic, targets, writer, done)
         except (KeyboardInterrupt, SystemExit) as stop:
             done.stopped = stop
         except KafkaFailure as error:
@@ -226,10 +228,8 @@ class _Transactional:
     """Writes messages and positions in one transaction: all of them, or nothing."""
 
     def __init__(self, config: dict[str, Any], letters: DeadLetters, name: str) -> None:
-        limits = {"transactional.id": name, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
-        self._producer = make_producer(
-            {**config, **limits, "message.timeout.ms": TRANSACTION_TIMEOUT_MS}, Complaints("dead letters")
-        )
+        more = {"transactional.id": name, "transaction.timeout.ms": TIMEOUT_MS}
+        self._producer = make_producer({**config, **more}, Complaints("dead letters"))
         self._consumer = letters.consumer
         # Ends what an interrupted one left open, and shuts out one that still runs.
         insist("getting ready for transactions", self._producer.init_transactions)
@@ -261,6 +261,7 @@ def _writer(request: Request, settings: Settings, letters: DeadLetters, targets:
         return _DryRun()
     config = {
         **feeding_config(settings),
+        "message.timeout.ms": TIMEOUT_MS,
         "message.max.bytes": LARGEST_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": LARGEST_QUEUE_KBYTES,  # batches are what bounds it
         "batch.size": LEAST_MESSAGE_BYTES,  # what any topic takes

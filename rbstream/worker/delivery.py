@@ -59,14 +59,21 @@ class ExactlyOnce:
         self._producer.poll(0)
 
     def _abort(self) -> None:
+        self._settle()
         self._patience.call("aborting the transaction", self._producer.abort_transaction)
         self._ended.labels("aborted").inc()
 
     def _try_to_abort(self) -> None:
         """Abort on the way out, so that nobody waits for the transaction's timeout; once, as Kafka may be gone."""
         with suppress(KafkaException):
+            self._settle()
             self._producer.abort_transaction(CALL_SECONDS)
             self._ended.labels("aborted").inc()
+
+    def _settle(self) -> None:
+        """Let the first messages go out: of an abort before that the broker is told nothing (librdkafka 2.16), also
+        where it has been told of the transaction, which is then open until its timeout."""
+        self._producer.flush(CALL_SECONDS)
 
 
 class AtLeastOnce:
