@@ -1,6 +1,7 @@
 """How long to go on asking Kafka: calls are repeated, aborted or given up as `faults.judge` says, within a limit."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -33,12 +34,13 @@ class Patience:
         self._tick = tick
         self._deadline = deadline
 
-    def call(self, doing: str, function: Callable[[float], T]) -> T:
+    def call(self, doing: str, function: Callable[[float], T], budget: float = math.inf) -> T:
         """The function's result. function: takes the seconds that it may take, and can be called again.
 
-        doing: for messages. Raises Aborted where the work has to be taken up anew, KafkaFailure where it's over.
+        doing: for messages. budget: until when, by the monotonic clock, this piece of work may take.
+        Raises Aborted where the work has to be taken up anew, KafkaFailure where it's over.
         """
-        outage = self.outage(doing)
+        outage = self.outage(doing, budget)
         while True:
             try:
                 return function(CALL_SECONDS)
@@ -53,26 +55,32 @@ class Patience:
         except Aborted as aborted:
             raise KafkaFailure(str(aborted)) from aborted
 
-    def outage(self, doing: str) -> "Outage":
+    def outage(self, doing: str, budget: float = math.inf) -> "Outage":
         """The clock of one piece of work."""
-        return Outage(doing, self._max_outage, self._tick, self._deadline)
+        return Outage(doing, self._max_outage, self._tick, self._deadline, budget)
 
 
 class Outage:
     """How long one piece of work has been waiting for Kafka."""
 
     def __init__(
-        self, doing: str, max_seconds: float, tick: Callable[[], None], deadline: Callable[[], float | None]
+        self,
+        doing: str,
+        max_seconds: float,
+        tick: Callable[[], None],
+        deadline: Callable[[], float | None],
+        budget: float,
     ) -> None:
         self._doing = doing
         self._max_seconds = max_seconds
         self._tick = tick
         self._deadline = deadline
+        self._budget = budget
         self._since = time.monotonic()
         self._next_word = self._since + SECONDS_BEFORE_A_WORD
 
     def wait(self, error: KafkaError | None = None) -> None:
-        """Wait a moment. Raises KafkaFailure where it took too long."""
+        """Wait a moment. Raises KafkaFailure where it took too long, Aborted where only the budget is used up."""
         self._tick()
         now, deadline = time.monotonic(), self._deadline()
         why = f": {error.str()}" if error is not None else ""
@@ -80,6 +88,8 @@ class Outage:
             raise KafkaFailure(f"stopped while {self._doing}, which Kafka did not answer in time{why}")
         if now - self._since > self._max_seconds:
             raise KafkaFailure(f"{self._doing}: Kafka has not answered for {self._max_seconds:g} s{why}")
+        if now > self._budget:
+            raise Aborted(f"{self._doing}: not done in time{why}")
         if now > self._next_word:
             self._next_word = now + SECONDS_BETWEEN_WORDS
             logger.warning("waiting for Kafka: %s%s", self._doing, why, extra={"seconds": round(now - self._since)})

@@ -1,5 +1,6 @@
 """Results out, with the offsets that they stand for: in one transaction, or one after the other."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -19,8 +20,12 @@ Reported = Callable[[KafkaError | None, Any], None]
 class Delivery(Protocol):
     """How results get out."""
 
-    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
-        """Write messages and commit offsets. Raises Aborted where nothing was committed, KafkaFailure at the end."""
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks, budget: float = math.inf) -> None:
+        """Write messages and commit offsets. Raises Aborted where nothing was committed, KafkaFailure at the end.
+
+        budget: until when, by the monotonic clock; later is Aborted too. A commit that has been asked for is waited
+        for all the same: only Kafka knows how it ends.
+        """
 
     def poll(self) -> None:
         """Let the producer say what it has to say: it complains only while it is polled."""
@@ -35,12 +40,12 @@ class ExactlyOnce:
         self._patience = patience
         self._ended = metrics.transactions
 
-    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks, budget: float = math.inf) -> None:
         try:
             self._producer.begin_transaction()
             for message in outgoing:
-                _produce(self._producer, message, self._patience)
-            self._offsets.send(self._producer, marks)
+                _produce(self._producer, message, self._patience, budget)
+            self._offsets.send(self._producer, marks, budget)
             self._patience.call("committing the transaction", self._producer.commit_transaction)
         except Aborted:
             self._abort()
@@ -85,20 +90,20 @@ class AtLeastOnce:
         self._patience = patience
         self._error: KafkaError | None = None
 
-    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks) -> None:
+    def deliver(self, outgoing: Iterable[Outgoing], marks: Marks, budget: float = math.inf) -> None:
         self._error = None
         try:
             for message in outgoing:
-                _produce(self._producer, message, self._patience, self._reported)
+                _produce(self._producer, message, self._patience, budget, self._reported)
         except KafkaException as error:
             self._error = error.args[0]
-        outage = self._patience.outage("waiting for acknowledgements")
+        outage = self._patience.outage("waiting for acknowledgements", budget)
         while self._producer.flush(CALL_SECONDS):
             outage.wait(self._error)
         if self._error is not None:
             check(PRODUCING, self._error)
             raise Aborted(f"{PRODUCING}: {self._error.str()}")
-        self._offsets.commit(marks)
+        self._offsets.commit(marks, budget)
 
     def poll(self) -> None:
         self._producer.poll(0)
@@ -107,7 +112,9 @@ class AtLeastOnce:
         self._error = self._error or error
 
 
-def _produce(producer: Producer, message: Outgoing, patience: Patience, reported: Reported | None = None) -> None:
+def _produce(
+    producer: Producer, message: Outgoing, patience: Patience, budget: float, reported: Reported | None = None
+) -> None:
     """Hand a message to the producer; wait where its queue is full."""
     outage = None
     headers = cast(list[tuple[str, str | bytes | None]], message.headers)
@@ -119,6 +126,6 @@ def _produce(producer: Producer, message: Outgoing, patience: Patience, reported
             )  # fmt: skip
             return
         except BufferError:
-            outage = outage or patience.outage("waiting for room in the producer's queue")
+            outage = outage or patience.outage("waiting for room in the producer's queue", budget)
             producer.poll(CALL_SECONDS / 10)
             outage.wait()

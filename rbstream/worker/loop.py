@@ -1,13 +1,14 @@
 """The worker's loop: messages to batches, batches to the scoring threads, results out; both clients in one thread."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from rbstream.errors import LimitError
+from rbstream.errors import LimitError, RbstreamError
 from rbstream.health import Health
 from rbstream.kafka.clients import Complaints
 from rbstream.kafka.faults import Aborted, Fault, InstanceInUseError, KafkaFailure, judge
@@ -90,7 +91,9 @@ class Worker:
             while not self._stop.requested:
                 self._turn()
             self._health.stopping()
-            self._finish(self._stop.deadline or 0.0)
+            if not self._finish(self._stop.deadline or 0.0):
+                drain = self._settings.shutdown.drain
+                raise RbstreamError(f"not done in {drain:g} s; what is not committed will be read again")
             self._commit_ends()
         except KafkaException as error:  # of a call that has no reason to fail
             raise KafkaFailure(f"Kafka client: {error.args[0].str()} ({error.args[0].name()})") from error
@@ -208,7 +211,7 @@ class Worker:
         late = time.monotonic() - self._ready_since >= batch.max_delay
         return bool(self._ready) and (not self._scoring.wanted or late or len(self._ready) >= batch.queue)
 
-    def _deliver(self) -> None:
+    def _deliver(self, budget: float = math.inf) -> None:
         """Deliver what is ready, up to the first batch that has too many rejections. Raises its LimitError then."""
         results, self._ready = self._ready, []
         good: list[Scored] = []
@@ -221,18 +224,18 @@ class Worker:
                 break
             good.append(result)
         if good:
-            self._commit(good, rejections)
+            self._commit(good, rejections, budget)
         if tripped is not None:
             raise tripped
 
-    def _commit(self, results: list[Scored], rejections: Rejections) -> None:
+    def _commit(self, results: list[Scored], rejections: Rejections, budget: float) -> None:
         ends: dict[Partition, int] = {}
         for result in results:
             ends.update(result.batch.ends())
         started = time.perf_counter()
         try:
             messages = (message for result in results for message in result.outgoing)
-            self._delivery.deliver(messages, _marks(ends, rejections))
+            self._delivery.deliver(messages, _marks(ends, rejections), budget)
         except Aborted as aborted:
             self._abandon(str(aborted))
             self._count_abort(str(aborted))
@@ -256,16 +259,18 @@ class Worker:
         self._aborts = 0
         self._partitions.deliver(ends)
 
-    def _finish(self, deadline: float) -> None:
-        """Deliver all that was read, until the deadline; what is not done then is given up, to be read again."""
+    def _finish(self, deadline: float) -> bool:
+        """Deliver all that was read, until the deadline; the rest is given up, to be read again. Whether none was."""
         while (len(self._batcher) or self._scoring.wanted) and time.monotonic() < deadline:
             self._health.tick()
             if len(self._batcher) and self._scoring.room:
                 self._submit()
             self._gather(IDLE_SECONDS)
-        self._deliver()
+        self._deliver(deadline)
         if len(self._batcher) or self._scoring.wanted:
             self._abandon("not done in time")
+            return False
+        return True
 
     # ---- back
 

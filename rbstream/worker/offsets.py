@@ -3,6 +3,7 @@
 With each offset goes a short note (its metadata): the rejections before it, see `worker/rejects.py`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -43,18 +44,18 @@ class GroupOffsets:
         answer = self._patience.insist("asking for committed offsets", ask) if partitions else []
         return {(each.topic, each.partition): _mark(each) for each in answer}
 
-    def commit(self, marks: Marks) -> None:
-        """Commit without a transaction. Raises Aborted where the group has moved on."""
+    def commit(self, marks: Marks, budget: float = math.inf) -> None:
+        """Commit without a transaction. Raises Aborted where the group has moved on, or the budget is used up."""
 
         def ask(_: float) -> None:
             for each in self._consumer.commit(offsets=_offsets(marks), asynchronous=False) or ():
                 if each.error is not None:
                     raise KafkaException(each.error)
 
-        self._patience.call("committing offsets", ask)
+        self._patience.call("committing offsets", ask, budget)
 
-    def send(self, producer: Producer, marks: Marks) -> None:
-        """Commit with the producer's open transaction. Raises Aborted where the group has moved on."""
+    def send(self, producer: Producer, marks: Marks, budget: float = math.inf) -> None:
+        """Commit with the producer's open transaction. Raises Aborted as `commit` does."""
         metadata = self._consumer.consumer_group_metadata()
         # Without a member id the broker would not ask whether the partitions are still ours. This is looked at after
         # the metadata were made: only our own polling can make us a member again.
@@ -63,6 +64,7 @@ class GroupOffsets:
         self._patience.call(
             "adding offsets to the transaction",
             lambda seconds: producer.send_offsets_to_transaction(_offsets(marks), metadata, seconds),
+            budget,
         )
 
 

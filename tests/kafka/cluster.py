@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 # Group of the readers here: they assign by hand and commit nothing.
@@ -110,15 +110,20 @@ class Cluster:
         futures = self.admin.list_offsets({partition: OffsetSpec.latest() for partition in wanted})
         return {(at.topic, at.partition): future.result(30).offset for at, future in futures.items()}
 
-    def committed(self, group: str) -> dict[tuple[str, int], TopicPartition]:
-        """What a group has committed, offset and metadata."""
-        request = [ConsumerGroupTopicPartitions(group)]
-        found = self.admin.list_consumer_group_offsets(request)[group].result(30).topic_partitions
+    def committed(self, group: str, *topics: str) -> dict[tuple[str, int], TopicPartition]:
+        """What a group has committed, offset and metadata. Asked as one that could be a member: an admin client can
+        crash on the answer (confluent-kafka-python issue 1982)."""
+        wanted = [TopicPartition(topic, number) for topic in topics for number in self.partitions(topic)]
+        asking = Consumer(self._client(**{"group.id": group, "isolation.level": "read_uncommitted"}))
+        try:
+            found = asking.committed(wanted, timeout=30)
+        finally:
+            asking.close()
         return {(at.topic, at.partition): at for at in found if at.offset >= 0}
 
     def lag(self, group: str, *topics: str) -> dict[tuple[str, int], int]:
         """How many offsets a group is behind the end of each partition; where it is 0, it is left out."""
-        ends, committed = self.ends(*topics), self.committed(group)
+        ends, committed = self.ends(*topics), self.committed(group, *topics)
         behind = {at: end - (committed[at].offset if at in committed else 0) for at, end in ends.items()}
         return {at: offsets for at, offsets in behind.items() if offsets}
 

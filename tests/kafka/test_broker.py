@@ -48,7 +48,7 @@ def test_an_open_transaction_is_listed_and_not_read_and_lag_counts_its_marker(
 
     reader = Consumer({"bootstrap.servers": broker.servers, "group.id": group})
     reader.commit(offsets=[TopicPartition(topic, 0, 1, metadata="so far")], asynchronous=False)
-    assert broker.committed(group)[topic, 0].metadata == "so far"
+    assert broker.committed(group, topic)[topic, 0].metadata == "so far"
     assert broker.lag(group, topic) == {(topic, 0): 1}  # the transaction's marker
     reader.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
     assert broker.lag(group, topic) == {}

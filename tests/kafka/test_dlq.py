@@ -308,7 +308,9 @@ def test_across_two_clusters_how_far_it_got_is_kept_where_the_dead_letters_are(
         assert {message.value() for message in source.read(scene.names["in"])} == {
             b"not Avro %d" % n for n in range(150)
         }
-        assert sum(at.offset for at in sink.committed(f"{scene.names['group']}.dlq").values()) == 150
+        assert (
+            sum(at.offset for at in sink.committed(f"{scene.names['group']}.dlq", scene.names["dead"]).values()) == 150
+        )
     finally:
         sink.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from broker import Broker
+from broker import Broker, free_port
 from cluster import headers, wait_until
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -171,7 +171,7 @@ def test_a_committed_offset_that_was_deleted_halts_with_status_3_and_the_number_
     assert worker.wait(PATIENCE) == 3
     assert "3 alerts were deleted before they were read" in worker.text()
     assert "Traceback" not in worker.text()
-    assert stage.broker.committed(stage.topic("group"))[topic, 0].offset == 2
+    assert stage.broker.committed(stage.topic("group"), topic)[topic, 0].offset == 2
     assert stage.scores() == []
 
 
@@ -184,7 +184,7 @@ def test_too_many_rejections_halt_at_the_same_place_until_they_are_accepted(stag
         assert worker.wait(PATIENCE) == 3
         assert "10 alerts in a row" in worker.text()
         assert "Traceback" not in worker.text()
-        offset = stage.broker.committed(stage.topic("group"))[stage.topic("in"), 0].offset
+        offset = stage.broker.committed(stage.topic("group"), stage.topic("in"))[stage.topic("in"), 0].offset
         assert offset <= 14
         assert committed in (None, offset)
         committed = offset
@@ -201,6 +201,27 @@ def test_a_second_signal_ends_a_worker_at_once_with_status_1(stage: Stage, packe
     worker.send(signal.SIGCONT)
     assert worker.wait(PATIENCE) == 1
     assert "stopped at once" in worker.text()
+
+
+def test_what_is_not_done_in_the_time_to_drain_is_read_again_and_said_so_with_status_1(
+    stage: Stage, packets: list[bytes]
+) -> None:
+    header = read_header(packets[0], Limits())
+    (block,) = read_blocks(packets[0], header.length, header, Limits())
+    framed = struct.pack(">xI", 7) + block.data[block.start : block.end]
+    stage.publish([packets[0], framed])
+    # A registry that is away holds scoring up for some seconds.
+    away = {"source__schema_registry": f"http://127.0.0.1:{free_port()}", "shutdown__drain": "1s"}
+    worker = stage.start(**away, batch__max_alerts=1, batch__max_delay="10ms")
+    worker.await_log("scoring failed; once more", PATIENCE)
+    assert worker.stop() == 1
+    assert "not done in 1 s; what is not committed will be read again" in worker.text()
+    assert "Traceback" not in worker.text()
+    schemas = stage.folder / "schemas"
+    schemas.mkdir()
+    (schemas / "7.avsc").write_bytes(header.schema)
+    stage.start(source__schemas=schemas)
+    assert [score["verdict"] for score in stage.await_scores(2)] == ["passed"] * 2
 
 
 def test_a_worker_whose_transactional_id_is_taken_exits_with_status_1(stage: Stage, packets: list[bytes]) -> None:

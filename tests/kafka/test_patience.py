@@ -1,0 +1,69 @@
+"""How long Kafka is asked: until it answers, the budget of the work is used up, the process has to end, or for good."""
+
+import math
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from rbstream.kafka import patience as module
+from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.patience import Patience
+
+PAST = 0.0  # the monotonic clock is beyond it
+AWAY, MOVED, REFUSED = KafkaError._TRANSPORT, KafkaError.ILLEGAL_GENERATION, KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+
+
+def failing(code: int, times: float = math.inf) -> Callable[[float], str]:
+    """A call that fails so often before it answers."""
+    left = times
+
+    def call(_: float) -> str:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise KafkaException(KafkaError(code))
+        return "answer"
+
+    return call
+
+
+def patience(max_outage: float = math.inf, deadline: float | None = None) -> Patience:
+    return Patience(max_outage, lambda: None, lambda: deadline)
+
+
+def test_a_call_is_repeated_while_kafka_is_away_and_its_answer_given() -> None:
+    assert patience().call("asking", failing(AWAY, times=5)) == "answer"
+    assert patience().call("asking", failing(AWAY, times=5), time.monotonic() + 60) == "answer"
+
+
+def test_a_first_answer_counts_however_late_it_is() -> None:
+    assert patience(deadline=PAST).call("asking", failing(AWAY, times=0), PAST) == "answer"
+
+
+@pytest.mark.parametrize(
+    ("waits", "code", "budget", "raised", "words"),
+    [
+        (patience(), AWAY, PAST, Aborted, "asking: not done in time"),
+        (patience(deadline=PAST), AWAY, math.inf, KafkaFailure, "stopped while asking"),
+        (patience(deadline=PAST), AWAY, PAST, KafkaFailure, "stopped while asking"),
+        (patience(max_outage=-1), AWAY, math.inf, KafkaFailure, "has not answered for"),
+        (patience(max_outage=-1), AWAY, PAST, KafkaFailure, "has not answered for"),
+        (patience(), MOVED, math.inf, Aborted, "ILLEGAL_GENERATION"),
+        (patience(), REFUSED, math.inf, KafkaFailure, "TOPIC_AUTHORIZATION_FAILED"),
+    ],
+)
+def test_what_ends_the_asking(waits: Patience, code: int, budget: float, raised: type[Exception], words: str) -> None:
+    with pytest.raises(raised, match=words):
+        waits.call("asking", failing(code), budget)
+
+
+def test_where_nothing_can_be_taken_up_anew_every_end_is_for_good() -> None:
+    with pytest.raises(KafkaFailure, match="ILLEGAL_GENERATION"):
+        patience().insist("asking", failing(MOVED))
