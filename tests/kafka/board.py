@@ -7,6 +7,8 @@ from pathlib import Path
 # Where a worker can be told to signal itself. In a transaction: from `begun` to `committing`.
 STEPS = ("taken", "begun", "produced", "sending", "sent", "commit", "committing", "committed")
 IN_TRANSACTION = STEPS[1:-1]
+# Of them, what there is without transactions.
+AT_LEAST_ONCE = ("taken", "produced", "commit", "committing", "committed")
 _NUMBER = struct.Struct("q")
 
 

@@ -10,10 +10,11 @@ from torture import torture
     [
         (1500, 5, 2, ["--protocol=classic", "--workers=3", "--elastic", "--sigterm=1", "--transactional-input"]),
         (800, 3, 1, ["--protocol=consumer", "--workers=2", "--dynamic"]),
+        (800, 3, 0, ["--delivery=at-least-once", "--workers=2", "--sigterm=1"]),
     ],
-    ids=["classic", "consumer"],
+    ids=["classic", "consumer", "at-least-once"],
 )
-def test_every_alert_goes_out_exactly_once_whenever_workers_are_killed(
+def test_every_alert_goes_out_as_often_as_promised_whenever_workers_are_killed(
     packets: int,
     kills: int,
     in_transaction: int,

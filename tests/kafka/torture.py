@@ -22,7 +22,7 @@ from typing import Any
 # Run by its path, it has to say where the other tests' modules are.
 sys.path.insert(1, str(Path(__file__).parents[1]))
 
-from board import IN_TRANSACTION, STEPS
+from board import AT_LEAST_ONCE, IN_TRANSACTION, STEPS
 from broker import Broker
 from check import differences, gather
 from cluster import Cluster, wait_until
@@ -71,6 +71,7 @@ class Torture:
         self._names = {word: f"{self._name}-{word}" for word in (*TOPICS, "group")}
         self._bundle = write_tiny(folder / "tiny.pt")
         self._fleet = Fleet(folder, self._settings, options.program, self._draw)
+        self._steps = STEPS if options.delivery == "exactly-once" else AT_LEAST_ONCE
         self._report = Report(vars(options))
 
     def run(self) -> Report:
@@ -130,7 +131,7 @@ class Torture:
         """The step of each kill: as many in a transaction as asked for, the rest anywhere."""
         options, draw = self._options, self._draw
         inside = [IN_TRANSACTION[n % len(IN_TRANSACTION)] for n in range(options.kills_in_transaction)]
-        steps = inside + [draw.choice(STEPS) for _ in range(options.kills - len(inside))]
+        steps = inside + [draw.choice(self._steps) for _ in range(options.kills - len(inside))]
         draw.shuffle(steps)
         return steps
 
@@ -161,7 +162,8 @@ class Torture:
         self._say(f"killed {end.name} at {step} with {end.held} uncommitted alerts")
 
     def _sigterm(self) -> None:
-        end = self._fleet.strike(self._draw.choice(("begun", "produced", "sent", "taken")), signal.SIGTERM)
+        steps = [step for step in ("begun", "produced", "sent", "taken") if step in self._steps]
+        end = self._fleet.strike(self._draw.choice(steps), signal.SIGTERM)
         assert end is not None, f"no worker came to be told to end: see {self._folder}"
         self._ended_well(end)
         self._report.sigterms += 1
@@ -252,6 +254,8 @@ class Torture:
 def torture(arguments: list[str]) -> Report:
     """Run with the command line's arguments."""
     options = parser().parse_args(arguments)
+    if options.delivery == "at-least-once":
+        options.kills_in_transaction = 0
     folder = Path(tempfile.mkdtemp(prefix="rbstream-torture-")) if options.folder is None else Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     if options.bootstrap_servers:
@@ -271,7 +275,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--partitions", type=int, default=8)
     made.add_argument("--workers", type=int, default=3)
     made.add_argument("--kills", type=int, default=30, help="by SIGKILL, of workers that hold uncommitted alerts")
-    made.add_argument("--kills-in-transaction", type=int, default=10, help="of these, between begin and commit")
+    made.add_argument(
+        "--kills-in-transaction", type=int, default=10, help="of these, between begin and commit; none at least once"
+    )
     made.add_argument("--pause", type=float, default=3.0, help="between kills, on average [s]")
     made.add_argument("--rate", type=float, default=150.0, help="of publishing [1/s]")
     made.add_argument("--protocol", choices=("classic", "consumer"), default="classic")
