@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 METADATA_REFRESH_MS = 10_000
 # librdkafka waits a second before it fetches on once its queue was full: a stall at every 64 MiB.
 FETCH_BACKOFF_MS = 20
-# One answer to a fetch comes on top of what is fetched ahead already.
+# An answer of each broker comes on top of what is fetched ahead already: of four, as much again.
+FETCHES_AHEAD = 4
+# Larger ones only take longer to come.
 LARGEST_FETCH_BYTES = 16 << 20
 # The same complaint again and again tells nothing new: a broker that is away makes some a second.
 SECONDS_BETWEEN_COMPLAINTS = 30.0
@@ -46,7 +48,7 @@ def consumer_config(settings: Settings) -> Config:
         "enable.partition.eof": True,
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "queued.max.messages.kbytes": source.prefetch >> 10,
-        "fetch.max.bytes": min(source.prefetch, LARGEST_FETCH_BYTES),
+        "fetch.max.bytes": min(source.prefetch // FETCHES_AHEAD, LARGEST_FETCH_BYTES),
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         **(classic if source.group_protocol == "classic" else {}),
         **source.properties,

@@ -102,7 +102,8 @@ class Worker:
             self._consumer.close()
 
     def _turn(self) -> None:
-        self._health.tick()
+        if not self._scoring.waiting:  # else it is their results that are progress
+            self._health.tick()
         self._go_back()
         if self._is_full():
             self._wait_for_room()
@@ -119,7 +120,7 @@ class Worker:
             self._commit_ends()
             if self._settings.source.group_protocol == "consumer" and time.monotonic() > self._quiet_until:
                 self._health.set_assigned(True)  # who gets nothing is told nothing, there
-            marks = {partition: watermarks(self._consumer, partition) for partition in self._partitions}
+            marks = watermarks(self._consumer, self._partitions, ask=self._paused)
             self._account.look(self._partitions.delivered(), marks, self._scoring, self._ready, len(self._batcher))
 
     # ---- in
@@ -158,6 +159,8 @@ class Worker:
         self._metrics.kafka_errors.labels("consumer", error.name()).inc()
         if code == KafkaError._AUTO_OFFSET_RESET:
             position = self._partitions.position(partition)
+            if position is None:  # told of a partition that has just been taken from us
+                return
             gone = offset_gone(self._consumer, self._settings.source.group_id, partition, position)
             self._finish(time.monotonic() + self._settings.shutdown.drain)  # what was read in time is no loss
             raise gone
@@ -200,6 +203,7 @@ class Worker:
     def _gather(self, timeout: float = 0.0) -> None:
         """Take the results that are there. timeout: how long to wait for the first [s]."""
         while (result := self._scoring.take(timeout)) is not None:
+            self._health.tick()
             if not self._ready:
                 self._ready_since = time.monotonic()
             self._ready.append(result)
@@ -304,6 +308,8 @@ class Worker:
     # ---- the group's changes, told while polling
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._leaving:
+            return
         marks = self._offsets.committed([(each.topic, each.partition) for each in partitions])
         self._partitions.assign({partition: mark.offset for partition, mark in marks.items()})
         for partition, mark in marks.items():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from rbstream.kafka.faults import Aborted
 from rbstream.kafka.patience import Patience
@@ -45,12 +45,20 @@ class GroupOffsets:
         return {(each.topic, each.partition): _mark(each) for each in answer}
 
     def commit(self, marks: Marks, budget: float = math.inf) -> None:
-        """Commit without a transaction. Raises Aborted where the group has moved on, or the budget is used up."""
+        """Commit without a transaction. Raises Aborted where the group has moved on, or the budget is used up.
+
+        One try takes as long as librdkafka's `socket.timeout.ms` on a broker that is there and does not answer.
+        """
 
         def ask(_: float) -> None:
-            for each in self._consumer.commit(offsets=_offsets(marks), asynchronous=False) or ():
-                if each.error is not None:
-                    raise KafkaException(each.error)
+            try:
+                for each in self._consumer.commit(offsets=_offsets(marks), asynchronous=False) or ():
+                    if each.error is not None:
+                        raise KafkaException(each.error)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:  # only polling tells that it was deleted
+                    raise Aborted(f"committing offsets: {error.args[0].str()}") from error
+                raise
 
         self._patience.call("committing offsets", ask, budget)
 

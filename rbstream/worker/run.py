@@ -1,6 +1,8 @@
 """One worker from settings to exit: all that can be refused is refused before the first alert is read."""
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +12,7 @@ import confluent_kafka
 from rbstream import __version__
 from rbstream.assembly import make_filter, make_pipeline, make_routes, make_scorer, open_bundle
 from rbstream.config import required
-from rbstream.errors import UsageError
+from rbstream.errors import ExitStatus, UsageError
 from rbstream.filter import Filter
 from rbstream.health import Health
 from rbstream.kafka.clients import (
@@ -46,6 +48,8 @@ REQUIRED = ("source.bootstrap_servers", "source.topics", "sink.topic", "sink.dea
 # A broker gives a dead static member up after 45 s (group.consumer.session.timeout.ms); a little more than that.
 SECONDS_FOR_INSTANCE = 60.0
 SECONDS_BETWEEN_TRIES = 2.0
+# A batch that is scored at all is done long before.
+SECONDS_TO_SCORE = 30.0
 
 
 def run(settings: Settings, accept_rejects: int = 0) -> None:
@@ -82,7 +86,7 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
 def memory_bound(settings: Settings) -> int:
     """What alerts may take of memory at most [bytes], beside the interpreter and the model.
 
-    What is fetched ahead, with one answer more; the batch that fills, those on their way and as many that wait to be
+    What is fetched ahead, with one answer more of each of four brokers; the batch that fills, those on their way and as many that wait to be
     delivered, each as it came and as it goes out; and what goes out once more in the producer's queue.
     """
     batches = 2 * settings.batch.queue + 1
@@ -151,7 +155,15 @@ def _scoring(
     try:
         yield scoring
     finally:
-        scoring.close(1.0)
+        if not scoring.close(1.0):
+            threading.Thread(target=_leave, name="leave", daemon=True).start()
+
+
+def _leave() -> None:
+    """End the process while a batch is still being scored: the interpreter would wait for it, if need be for ever."""
+    time.sleep(SECONDS_TO_SCORE)
+    logger.critical("scoring does not end; leaving it")
+    os._exit(ExitStatus.FAILED)
 
 
 def _work(
@@ -183,7 +195,9 @@ def _work(
             return
         except InstanceInUseError as error:
             give_up = give_up or time.monotonic() + SECONDS_FOR_INSTANCE
-            if time.monotonic() > give_up or stop.requested:
+            if stop.requested:  # with nothing read
+                return
+            if time.monotonic() > give_up:
                 raise
             logger.warning("%s; trying again", error)
             scoring.discard()

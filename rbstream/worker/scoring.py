@@ -125,10 +125,11 @@ class Scoring:
         """Want no result of what is on its way: it will come again."""
         self._discarded = len(self._on_the_way)
 
-    def close(self, timeout: float) -> None:
-        """End the threads when they are done with what they have, or leave them to the end of the process."""
+    def close(self, timeout: float) -> bool:
+        """End the threads when they are done with what they have. Whether they were in time [s]."""
         self._batches.put(None)
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         """The feeding thread: runs the pipeline, and once more where it failed, with what was on its way."""

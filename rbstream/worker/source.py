@@ -10,6 +10,8 @@ from rbstream.worker.batcher import Message, Partition
 
 # A broker that just told us that an offset is not there can say what is.
 ANSWER_SECONDS = 10.0
+# It answers in milliseconds; the loop has better to do than to wait for a number.
+LOOK_SECONDS = 0.2
 
 
 def as_message(message: Any) -> Message:
@@ -34,21 +36,38 @@ def as_kafka(partitions: Iterable[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*partition) for partition in partitions]
 
 
-def watermarks(consumer: Consumer, partition: Partition) -> tuple[int, int] | None:
-    """Beginning and end of a partition as the last fetch told them; None before that."""
+def watermarks(
+    consumer: Consumer, partitions: Iterable[Partition], ask: bool = False
+) -> dict[Partition, tuple[int, int] | None]:
+    """Beginning and end of each partition as the last fetch told them; None before that.
+
+    ask: ask the broker, as what is paused is not fetched; the first that it doesn't tell in time is the last asked for.
+    """
+    marks: dict[Partition, tuple[int, int] | None] = {}
+    for partition in partitions:
+        at, mark = TopicPartition(*partition), None
+        try:
+            mark = consumer.get_watermark_offsets(at, timeout=LOOK_SECONDS) if ask else None
+        except KafkaException:
+            ask = False
+        marks[partition] = mark if mark is not None else _cached(consumer, at)
+    return marks
+
+
+def _cached(consumer: Consumer, partition: TopicPartition) -> tuple[int, int] | None:
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        low, high = consumer.get_watermark_offsets(partition, cached=True)
     except KafkaException:
         return None
     return (max(0, low), high) if high >= 0 else None
 
 
-def offset_gone(consumer: Consumer, group: str, partition: Partition, position: int | None) -> LimitError:
+def offset_gone(consumer: Consumer, group: str, partition: Partition, position: int) -> LimitError:
     """What is wrong where the offset to go on from, `position`, is not in the partition. Raises KafkaException."""
     topic, number = partition
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS)
     lost = "what it held may be lost: look whether the topic was made anew"
-    if position is not None and position < low:
+    if position < low:
         begun = max(0, position)
         lost = f"{low - begun} alerts were deleted before they were read"
     return LimitError(

@@ -1,5 +1,7 @@
 """The worker on a real broker: what comes in goes out once, and what it can't do it says."""
 
+import gzip
+import io
 import itertools
 import signal
 import struct
@@ -7,13 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fastavro
+import numpy as np
 import pytest
+import torch
+from astropy.io import fits
 from broker import Broker, free_port
 from cluster import headers, wait_until
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from stage import PATIENCE, Stage, offsets, record
+from tiny import write_tiny
+from torch import nn
 
+from rbstream.model.network import L2Image, RealBogus
 from rbstream.packet.container import read_blocks, read_header
 from rbstream.settings import Limits
 
@@ -222,6 +231,39 @@ def test_what_is_not_done_in_the_time_to_drain_is_read_again_and_said_so_with_st
     (schemas / "7.avsc").write_bytes(header.schema)
     stage.start(source__schemas=schemas)
     assert [score["verdict"] for score in stage.await_scores(2)] == ["passed"] * 2
+
+
+class Hangs(nn.Module):
+    """A network that never answers for a batch whose first science stamp is empty, and its template is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.AvgPool2d(7), nn.Flatten(), nn.Linear(243, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while bool((x[0, 0].abs().sum() == 0) & (x[0, 1].abs().sum() > 0)):
+            x = x * 0.5 + x * 0.5  # a loop without any effect would be optimised away
+        return self.network(x)
+
+
+def test_scoring_that_never_ends_is_told_of_and_ends_the_worker_with_status_1(
+    stage: Stage, packets: list[bytes]
+) -> None:
+    (alert,) = fastavro.reader(io.BytesIO(packets[1]))
+    empty = io.BytesIO()
+    fits.PrimaryHDU(np.zeros((63, 63), np.float32)).writeto(empty)
+    alert["cutoutScience"]["stampData"] = gzip.compress(empty.getvalue())
+    hanging = io.BytesIO()
+    fastavro.writer(hanging, fastavro.reader(io.BytesIO(packets[1])).writer_schema, [alert])
+    stage.publish([packets[0]])
+    bundle = write_tiny(stage.folder / "hangs.pt", RealBogus(L2Image(), Hangs()))
+    worker = stage.start(model__bundle=bundle, health__stuck_after="10s", sink__max_outage="1s")
+    stage.await_scores(1)
+    stage.publish([hanging.getvalue()])
+    worker.await_log("the loop made no progress", PATIENCE)
+    assert worker.wait(PATIENCE) == 1
+    assert [score["offset"] for score in stage.scores()] == [0]
+    assert stage.lag() == {(stage.topic("in"), 0): 1}
 
 
 def test_a_worker_whose_transactional_id_is_taken_exits_with_status_1(stage: Stage, packets: list[bytes]) -> None:
