@@ -86,8 +86,9 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
 def memory_bound(settings: Settings) -> int:
     """What alerts may take of memory at most [bytes], beside the interpreter and the model.
 
-    What is fetched ahead, with one answer more of each of four brokers; the batch that fills, those on their way and as many that wait to be
-    delivered, each as it came and as it goes out; and what goes out once more in the producer's queue.
+    What is fetched ahead, with one answer more of each of four brokers; the batch that fills, those on their way and as
+    many that wait to be delivered, each as it came and as it goes out; and what goes out once more in the producer's
+    queue.
     """
     batches = 2 * settings.batch.queue + 1
     return 2 * settings.source.prefetch + 3 * batches * settings.batch.max_bytes
