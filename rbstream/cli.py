@@ -17,6 +17,7 @@ from rbstream.arguments import add_command, add_model_settings, add_setting, add
 from rbstream.commands.bench import BENCH_KAFKA, add_bench
 from rbstream.commands.config import add_config
 from rbstream.commands.dlq import add_dlq
+from rbstream.commands.offsets import add_offsets
 from rbstream.commands.publish import add_publish
 from rbstream.commands.run import add_run
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(commands)
     add_publish(commands)
     add_dlq(commands)
+    add_offsets(commands)
     add_config(commands)
     return parser
 

@@ -77,6 +77,10 @@ class Source(_Group):
     schemas: Path | None = Field(
         default=None, description="Folder of schemas <id>.avsc for Confluent-framed packets, in place of a registry"
     )
+    report_progress: bool = Field(
+        default=True,
+        description="Whether the group at the source is told of progress too, where the sink's Kafka keeps it",
+    )
     # Some 800 packets of 76 kB: seconds of work, so that the network's pauses don't show.
     prefetch: Size = Field(default=64 * MIB, ge=MIB, le=(1 << 31) - 1024, description="Packets fetched ahead, at most")
     properties: Properties = Field(default={}, description="Any property of librdkafka for the consumer, by its name")
@@ -93,6 +97,11 @@ class Sink(_Group):
     scores: Text | None = Field(default=None, description="Topic of a small record for every alert; none by default")
     transactional_id: Text | None = Field(
         default=None, description="Name of this worker's transactions: one a process, the same after a restart"
+    )
+    progress_prefix: Text | None = Field(
+        default=None,
+        description="Where the source is another Kafka: prefix of the progress topics; <source.group_id>.progress by "
+        "default",
     )
     # The longest that transaction.max.timeout.ms allows on a broker left as installed.
     max_outage: Duration = Field(

@@ -57,6 +57,24 @@ def consumer_config(settings: Settings) -> Config:
     return config if source.instance_id is None else {**config, "group.instance.id": source.instance_id}
 
 
+def member_config(settings: Settings) -> Config:
+    """For a member of the group where it lives at the sink: it reads nothing."""
+    connection = admin_config(producer_config(settings))
+    ours = {name: value for name, value in consumer_config(settings).items() if not name.startswith(_CONNECTION)}
+    return {**ours, **connection, "enable.partition.eof": False}
+
+
+def reader_config(settings: Settings) -> Config:
+    """For a consumer of `[source]` that is told by hand what to read, as the group lives at the sink."""
+    config = consumer_config(settings)
+    return {name: value for name, value in config.items() if not name.startswith(_MEMBERSHIP)}
+
+
+def progress_prefix(settings: Settings) -> str:
+    """Of the sink's topics that stand for the source's, where the group lives at the sink; with the dot behind it."""
+    return f"{settings.sink.progress_prefix or f'{settings.source.group_id}.progress'}."
+
+
 def producer_config(settings: Settings) -> Config:
     """For the producer of `[sink]`, but for what only the topics tell (see `with_limits`)."""
     sink = settings.sink
@@ -119,6 +137,7 @@ def _shared_properties(settings: Settings) -> Mapping[str, str]:
 
 _SECURITY = ("security.", "sasl.", "ssl.", "enable.sasl", "enable.ssl", "https.", "client.dns", "broker.address")
 _CONNECTION = (*_SECURITY, "bootstrap.servers", "client.id", "socket.", "reconnect.", "error_cb", "logger")
+_MEMBERSHIP = ("group.protocol", "group.instance", "group.remote", "partition.assignment", "session.", "heartbeat.")
 
 
 def _client_id() -> str:

@@ -1,27 +1,27 @@
-"""The worker's loop: messages to batches, batches to the scoring threads, results out; both clients in one thread."""
+"""The worker's loop: messages to batches, batches to the scoring threads, results out; all clients in one thread."""
 
 import logging
 import math
 import time
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 
 from rbstream.errors import LimitError, RbstreamError
 from rbstream.health import Health
-from rbstream.kafka.clients import Complaints
 from rbstream.kafka.faults import Aborted, Fault, InstanceInUseError, KafkaFailure, judge
 from rbstream.metrics import Metrics
 from rbstream.settings import Settings
 from rbstream.worker.account import Account
 from rbstream.worker.batcher import Batcher, Partition
 from rbstream.worker.delivery import Delivery
+from rbstream.worker.feed import Changes, Feed
 from rbstream.worker.offsets import GroupOffsets, Mark, Marks
 from rbstream.worker.partitions import Partitions
 from rbstream.worker.rejects import Rejections, Window
 from rbstream.worker.scoring import Scored, Scoring
-from rbstream.worker.source import as_kafka, as_message, offset_gone, watermarks
+from rbstream.worker.source import as_message
 from rbstream.worker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        consumer: Consumer,
+        feed: Feed,
         scoring: Scoring,
         delivery: Delivery,
         offsets: GroupOffsets,
@@ -57,10 +57,9 @@ class Worker:
         health: Health,
         metrics: Metrics,
         rejections: Rejections,
-        complaints: Complaints,
     ) -> None:
         self._settings = settings
-        self._consumer = consumer
+        self._feed = feed
         self._scoring = scoring
         self._delivery = delivery
         self._offsets = offsets
@@ -68,7 +67,6 @@ class Worker:
         self._health = health
         self._metrics = metrics
         self._rejections = rejections
-        self._complaints = complaints
         self._account = Account(metrics)
         self._batcher = Batcher(settings.batch)
         self._partitions = Partitions()
@@ -83,10 +81,7 @@ class Worker:
 
     def run(self) -> None:
         """Consume until asked to stop, then finish what is under way."""
-        self._consumer.subscribe(
-            list(self._settings.source.topics),
-            on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost,
-        )  # fmt: skip
+        self._feed.join(self._settings.source.topics, Changes(self._on_assign, self._on_revoke, self._on_lost))
         try:
             while not self._stop.requested:
                 self._turn()
@@ -99,7 +94,7 @@ class Worker:
             raise KafkaFailure(f"Kafka client: {error.args[0].str()} ({error.args[0].name()})") from error
         finally:
             self._leaving = True
-            self._consumer.close()
+            self._feed.close()
 
     def _turn(self) -> None:
         if not self._scoring.waiting:  # else it is their results that are progress
@@ -116,11 +111,11 @@ class Worker:
             self._deliver()
         if time.monotonic() - self._ends_at >= SECONDS_BETWEEN_ENDS:
             self._delivery.poll()
-            self._complaints.check(self._settings.sink.max_outage)
+            self._feed.check()
             self._commit_ends()
             if self._settings.source.group_protocol == "consumer" and time.monotonic() > self._quiet_until:
                 self._health.set_assigned(True)  # who gets nothing is told nothing, there
-            marks = watermarks(self._consumer, self._partitions, ask=self._paused)
+            marks = self._feed.watermarks(self._partitions, ask=self._paused)
             self._account.look(self._partitions.delivered(), marks, self._scoring, self._ready, len(self._batcher))
 
     # ---- in
@@ -128,12 +123,12 @@ class Worker:
     def _receive(self) -> None:
         """Wait for messages, for as long as nothing else is due, and take as many as the batch has room for."""
         self._resume()
-        first = self._consumer.poll(self._wait())
+        first = self._feed.poll(self._wait())
         if first is None:
             return
         self._accept(first)
         if self._batcher.room > 0:
-            for message in self._consumer.consume(self._batcher.room, 0):
+            for message in self._feed.more(self._batcher.room):
                 self._accept(message)
 
     def _wait(self) -> float:
@@ -161,7 +156,7 @@ class Worker:
             position = self._partitions.position(partition)
             if position is None:  # told of a partition that has just been taken from us
                 return
-            gone = offset_gone(self._consumer, self._settings.source.group_id, partition, position)
+            gone = self._feed.gone(partition, position)
             self._finish(time.monotonic() + self._settings.shutdown.drain)  # what was read in time is no loss
             raise gone
         if INSTANCE_IN_USE in error.str():
@@ -184,10 +179,10 @@ class Worker:
         """Let the scoring get on; if that takes long, pause the partitions, so that polling goes on without them."""
         if not self._paused and time.monotonic() - (self._full_since or 0.0) > FULL_SECONDS_BEFORE_PAUSE:
             logger.warning("scoring is behind: partitions are paused", extra={"batches": self._scoring.waiting})
-            self._consumer.pause(as_kafka(self._partitions))
+            self._feed.pause(self._partitions)
             self._paused = True
         if self._paused:
-            message = self._consumer.poll(0)
+            message = self._feed.poll(0)
             if message is not None:
                 self._accept(message)
         self._gather(BUSY_SECONDS)
@@ -195,7 +190,7 @@ class Worker:
     def _resume(self) -> None:
         if self._paused:
             logger.info("scoring has caught up: partitions are resumed")
-            self._consumer.resume(as_kafka(self._partitions))
+            self._feed.resume(self._partitions)
             self._paused = False
 
     # ---- out
@@ -246,7 +241,7 @@ class Worker:
             return
         self._aborts = 0
         self._rejections = rejections
-        self._partitions.deliver(ends)
+        self._delivered(ends)
         self._account.committed(results, rejections, time.perf_counter() - started)
 
     def _commit_ends(self) -> None:
@@ -261,7 +256,11 @@ class Worker:
             self._count_abort(f"committing ends of partitions: {aborted}")
             return
         self._aborts = 0
+        self._delivered(ends)
+
+    def _delivered(self, ends: Mapping[Partition, int]) -> None:
         self._partitions.deliver(ends)
+        self._feed.committed(ends)
 
     def _finish(self, deadline: float) -> bool:
         """Deliver all that was read, until the deadline; the rest is given up, to be read again. Whether none was."""
@@ -301,43 +300,41 @@ class Worker:
             time.sleep(min(LONGEST_PAUSE_SECONDS, 0.1 * 2**self._aborts))
         for (topic, partition), offset in offsets.items():
             try:
-                self._consumer.seek(TopicPartition(topic, partition, offset))
+                self._feed.seek((topic, partition), offset)
             except KafkaException as error:
                 raise KafkaFailure(f"going back to {topic}/{partition}/{offset}: {error.args[0].str()}") from error
 
     # ---- the group's changes, told while polling
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, partitions: list[Partition]) -> None:
         if self._leaving:
             return
-        marks = self._offsets.committed([(each.topic, each.partition) for each in partitions])
+        marks = self._offsets.committed(partitions)
         self._partitions.assign({partition: mark.offset for partition, mark in marks.items()})
         for partition, mark in marks.items():
             self._rejections = self._rejections.assigned(partition, Window.of(mark.note))
-        consumer.incremental_assign([TopicPartition(*partition, mark.offset) for partition, mark in marks.items()])
-        if self._paused and marks:
-            consumer.pause(as_kafka(marks))
+        self._feed.begin({partition: mark.offset for partition, mark in marks.items()})
+        if self._paused:
+            self._feed.pause(marks)
         self._changed("assigned", list(marks))
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, partitions: list[Partition]) -> None:
         """Finish and commit, within the budget, what we have of them; what is only read is for the next owner."""
         if self._leaving:
             return
-        gone = [(each.topic, each.partition) for each in partitions]
-        self._batcher.drop(set(gone))
+        self._batcher.drop(set(partitions))
         deadline = time.monotonic() + self._settings.shutdown.drain
         self._finish(min(deadline, self._stop.deadline or deadline))
-        self._forget(gone)
-        self._changed("revoked", gone)
+        self._forget(partitions)
+        self._changed("revoked", partitions)
 
-    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, partitions: list[Partition]) -> None:
         """Others may own them already: nothing of them may be committed."""
         if self._leaving:
             return
-        gone = [(each.topic, each.partition) for each in partitions]
-        self._forget(gone)
+        self._forget(partitions)
         self._abandon("partitions were lost: the session timed out, or others took over")
-        self._changed("lost", gone)
+        self._changed("lost", partitions)
 
     def _forget(self, partitions: list[Partition]) -> None:
         self._partitions.remove(partitions)

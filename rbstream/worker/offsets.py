@@ -1,6 +1,6 @@
-"""Where the group and its offsets live: the one place that knows. Here: in the source's cluster, with the consumer.
+"""What the group has committed: offsets of the source's partitions, each with a short note (its metadata).
 
-With each offset goes a short note (its metadata): the rejections before it, see `worker/rejects.py`.
+The note is the rejections before it, see `worker/rejects.py`. Which cluster the group is in: `worker/feed.py`.
 """
 
 import math
@@ -25,24 +25,29 @@ Marks = Mapping[Partition, Mark]
 
 
 class GroupOffsets:
-    """Offsets committed to the consumer's own group."""
+    """Offsets committed to the consumer's own group.
 
-    def __init__(self, consumer: Consumer, patience: Patience) -> None:
+    prefix: of the topics that the group knows, which are named after the source's.
+    """
+
+    def __init__(self, consumer: Consumer, patience: Patience, prefix: str = "") -> None:
         self._consumer = consumer
         self._patience = patience
+        self._prefix = prefix
 
     def committed(self, partitions: list[Partition]) -> dict[Partition, Mark]:
         """How far others got. Waits while a transaction that has to do with it is open. Raises KafkaFailure."""
 
         def ask(seconds: float) -> list[TopicPartition]:
-            answer = self._consumer.committed([TopicPartition(*each) for each in partitions], timeout=seconds)
+            wanted = [TopicPartition(self._prefix + topic, number) for topic, number in partitions]
+            answer = self._consumer.committed(wanted, timeout=seconds)
             for each in answer:
                 if each.error is not None:
                     raise KafkaException(each.error)
             return answer
 
         answer = self._patience.insist("asking for committed offsets", ask) if partitions else []
-        return {(each.topic, each.partition): _mark(each) for each in answer}
+        return {(each.topic.removeprefix(self._prefix), each.partition): _mark(each) for each in answer}
 
     def commit(self, marks: Marks, budget: float = math.inf) -> None:
         """Commit without a transaction. Raises Aborted where the group has moved on, or the budget is used up.
@@ -52,7 +57,7 @@ class GroupOffsets:
 
         def ask(_: float) -> None:
             try:
-                for each in self._consumer.commit(offsets=_offsets(marks), asynchronous=False) or ():
+                for each in self._consumer.commit(offsets=self._offsets(marks), asynchronous=False) or ():
                     if each.error is not None:
                         raise KafkaException(each.error)
             except KafkaException as error:
@@ -71,14 +76,16 @@ class GroupOffsets:
             raise Aborted("no longer a member of the group")
         self._patience.call(
             "adding offsets to the transaction",
-            lambda seconds: producer.send_offsets_to_transaction(_offsets(marks), metadata, seconds),
+            lambda seconds: producer.send_offsets_to_transaction(self._offsets(marks), metadata, seconds),
             budget,
         )
+
+    def _offsets(self, marks: Marks) -> list[TopicPartition]:
+        return [
+            TopicPartition(self._prefix + topic, number, mark.offset, metadata=mark.note)
+            for (topic, number), mark in marks.items()
+        ]
 
 
 def _mark(committed: TopicPartition) -> Mark:
     return Mark(committed.offset if committed.offset >= 0 else OFFSET_BEGINNING, committed.metadata or "")
-
-
-def _offsets(marks: Marks) -> list[TopicPartition]:
-    return [TopicPartition(*partition, mark.offset, metadata=mark.note) for partition, mark in marks.items()]

@@ -5,14 +5,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import confluent_kafka
 
 from rbstream import __version__
 from rbstream.assembly import make_filter, make_pipeline, make_routes, make_scorer, open_bundle
 from rbstream.config import required
-from rbstream.errors import ExitStatus, UsageError
+from rbstream.errors import ExitStatus
 from rbstream.filter import Filter
 from rbstream.health import Health
 from rbstream.kafka.clients import (
@@ -20,7 +20,10 @@ from rbstream.kafka.clients import (
     consumer_config,
     make_consumer,
     make_producer,
+    member_config,
     producer_config,
+    progress_prefix,
+    reader_config,
     with_limits,
 )
 from rbstream.kafka.faults import InstanceInUseError
@@ -34,9 +37,12 @@ from rbstream.model.manifest import Bundle
 from rbstream.packet.framing import SchemaSource
 from rbstream.pipeline import Pipeline, Scorer
 from rbstream.settings import Settings
+from rbstream.worker.bridge import TwoClusters
 from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rbstream.worker.feed import Feed, OneCluster
 from rbstream.worker.loop import Worker
 from rbstream.worker.messages import JD, MAIN, Destinations, Encoder
+from rbstream.worker.mirror import Mirror
 from rbstream.worker.offsets import GroupOffsets
 from rbstream.worker.rejects import Rejections
 from rbstream.worker.scoring import Scoring
@@ -66,9 +72,10 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     stop, metrics = Stop(settings.shutdown.drain), Metrics()
     stop.install()
     health = Health(metrics, settings.health.stuck_after, settings.health.stuck_after + settings.sink.max_outage)
-    with closing(health):
+    with closing(health), ExitStack() as stack:
         port = health.start(settings.metrics.host, settings.metrics.port)
-        destinations = _look_around(settings)
+        destinations, two = _look_around(settings)
+        mirror = stack.enter_context(closing(Mirror(settings))) if two else None
         producer = _producer(settings, destinations, metrics)
         scorer = _load(settings, bundle, metrics)
         health.set_model_ready()
@@ -79,7 +86,9 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
         )  # fmt: skip
         rejections = Rejections(settings.rejects, {}, accept_rejects)
         with _scoring(settings, bundle, filters, scorer, destinations, schemas) as scoring:
-            _work(settings, scoring, producer, stop, health, metrics, rejections)
+            if mirror is not None:
+                mirror.start()
+            _work(settings, scoring, producer, mirror, stop, health, metrics, rejections)
     logger.info("stopped; all that was read is committed or will be read again")
 
 
@@ -94,17 +103,12 @@ def memory_bound(settings: Settings) -> int:
     return 2 * settings.source.prefetch + 3 * batches * settings.batch.max_bytes
 
 
-def _look_around(settings: Settings) -> Destinations:
-    """Ask the clusters for what we need of them, and find out what they can't do."""
+def _look_around(settings: Settings) -> tuple[Destinations, bool]:
+    """Where results go, and whether the group lives there, away from the data. Finds out what the clusters can't do."""
     sink, source = settings.sink, settings.source
     source_config, sink_config = consumer_config(settings), producer_config(settings)
     source_cluster = Cluster("source", source_config)
     sink_cluster = Cluster("sink", sink_config)
-    if settings.delivery == "exactly-once" and source_cluster.id != sink_cluster.id:
-        raise UsageError(
-            f"source and sink are two clusters ({source_cluster.id}, {sink_cluster.id}), and Kafka's transactions "
-            'don\'t span clusters: set delivery = "at-least-once", or let both be one'
-        )
     source_cluster.require(topic for topic in source.topics if not topic.startswith("^"))
     routes = {MAIN: str(sink.topic), **{name: route.topic for name, route in settings.routes.items()}}
     scores = [] if sink.scores is None else [sink.scores]
@@ -114,7 +118,8 @@ def _look_around(settings: Settings) -> Destinations:
     ours = sink.properties.get("message.max.bytes")
     if ours is not None:
         limits = {topic: min(limit, int(ours)) for topic, limit in limits.items()}
-    return Destinations(routes, str(sink.dead_letters), sink.scores, limits)
+    two = settings.delivery == "exactly-once" and source_cluster.id != sink_cluster.id
+    return Destinations(routes, str(sink.dead_letters), sink.scores, limits), two
 
 
 def _producer(settings: Settings, destinations: Destinations, metrics: Metrics) -> confluent_kafka.Producer:
@@ -171,6 +176,7 @@ def _work(
     settings: Settings,
     scoring: Scoring,
     producer: confluent_kafka.Producer,
+    mirror: Mirror | None,
     stop: Stop,
     health: Health,
     metrics: Metrics,
@@ -183,16 +189,14 @@ def _work(
         # Ends what a predecessor of the same name left open.
         patience.insist("getting ready for transactions", producer.init_transactions)
     while True:
-        complaints = Complaints("consumer", metrics.count_error)
-        consumer = make_consumer(consumer_config(settings), complaints)
-        offsets = GroupOffsets(consumer, patience)
+        feed, offsets = _feed(settings, mirror, patience, metrics)
         delivery: Delivery = (
             ExactlyOnce(producer, offsets, patience, metrics)
             if settings.delivery == "exactly-once"
             else AtLeastOnce(producer, offsets, patience)
         )
         try:
-            Worker(settings, consumer, scoring, delivery, offsets, stop, health, metrics, rejections, complaints).run()
+            Worker(settings, feed, scoring, delivery, offsets, stop, health, metrics, rejections).run()
             return
         except InstanceInUseError as error:
             give_up = give_up or time.monotonic() + SECONDS_FOR_INSTANCE
@@ -203,3 +207,17 @@ def _work(
             logger.warning("%s; trying again", error)
             scoring.discard()
             time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _feed(settings: Settings, mirror: Mirror | None, patience: Patience, metrics: Metrics) -> tuple[Feed, GroupOffsets]:
+    """Where messages come from, and what the group has committed. mirror: where source and sink are two clusters."""
+    outage = settings.sink.max_outage
+    complaints = Complaints("consumer", metrics.count_error)
+    if mirror is None:
+        consumer = make_consumer(consumer_config(settings), complaints)
+        return OneCluster(consumer, settings.source.group_id, complaints, outage), GroupOffsets(consumer, patience)
+    others = Complaints("member", metrics.count_error)
+    member, reader = make_consumer(member_config(settings), others), make_consumer(reader_config(settings), complaints)
+    prefix, report = progress_prefix(settings), settings.source.report_progress
+    feed = TwoClusters(member, reader, prefix, mirror, patience, report, (complaints, others), outage)
+    return feed, GroupOffsets(member, patience, prefix)

@@ -62,8 +62,11 @@ def _cached(consumer: Consumer, partition: TopicPartition) -> tuple[int, int] | 
     return (max(0, low), high) if high >= 0 else None
 
 
-def offset_gone(consumer: Consumer, group: str, partition: Partition, position: int) -> LimitError:
-    """What is wrong where the offset to go on from, `position`, is not in the partition. Raises KafkaException."""
+def offset_gone(consumer: Consumer, partition: Partition, position: int, command: str) -> LimitError:
+    """What is wrong where the offset to go on from, `position`, is not in the partition. Raises KafkaException.
+
+    command: that goes on without what is gone.
+    """
     topic, number = partition
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS)
     lost = "what it held may be lost: look whether the topic was made anew"
@@ -72,6 +75,5 @@ def offset_gone(consumer: Consumer, group: str, partition: Partition, position: 
         lost = f"{low - begun} alerts were deleted before they were read"
     return LimitError(
         f"{topic}/{number}: the offset to go on from, {position}, is not there: the partition holds {low} to {high}; "
-        f"{lost}. To go on without them, stop all workers of the group, then: kafka-consumer-groups.sh "
-        f"--bootstrap-server ... --group {group} --topic {topic}:{number} --reset-offsets --to-earliest --execute"
+        f"{lost}. To go on without them, stop all workers of the group, then: {command}"
     )

@@ -5,7 +5,7 @@ import hashlib
 import io
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,14 @@ from tiny import rbstream
 
 # As far as scores of the same packet may be apart: batches of another size add up in another order.
 DRB_TOLERANCE = 1e-6
+# Topic, partition and offset of a message of the input.
+Place = tuple[str, int, int]
 
 
 class Key(NamedTuple):
-    """One alert of the input topic."""
+    """One alert of the input."""
 
+    topic: str
     partition: int
     offset: int
     record: int
@@ -48,8 +51,8 @@ class Seen:
     """All there is to compare. published: acknowledged to the publisher. inputs: in the topic, with their digests.
     expected: what `replay` says."""
 
-    published: list[tuple[int, int]] = field(default_factory=list)
-    inputs: dict[tuple[int, int], str] = field(default_factory=dict)
+    published: list[Place] = field(default_factory=list)
+    inputs: dict[Place, str] = field(default_factory=dict)
     expected: dict[Key, Verdict] = field(default_factory=dict)
     scores: list[tuple[Key, Verdict]] = field(default_factory=list)
     outputs: list[Copy] = field(default_factory=list)
@@ -68,7 +71,7 @@ def differences(seen: Seen, repeats: bool = False) -> dict[str, list[Any]]:
     found = {
         "published, and not in the topic": _less(seen.published, seen.inputs),
         "in the topic, and not published": _less(seen.inputs, seen.published),
-        "in the topic, and replay knows nothing of it": _less(seen.inputs, {key[:2] for key in seen.expected}),
+        "in the topic, and replay knows nothing of it": _less(seen.inputs, {key[:3] for key in seen.expected}),
         "without a score": _less(seen.expected, scores),
         "scored, and not in the topic": _less(scores, seen.expected),
         "passed, and not in the output": _less(passed, out),
@@ -115,22 +118,31 @@ def _same(one: float | None, other: float | None) -> bool:
 
 def _changed(seen: Seen) -> list[Key]:
     """Of messages of one record the dead letter is the message as it came."""
-    records = Counter(key[:2] for key in seen.expected)
-    whole = [copy for copy in seen.dead if records[copy.key[:2]] == 1]
-    return [copy.key for copy in whole if copy.digest != seen.inputs.get(copy.key[:2])]
+    records = Counter(key[:3] for key in seen.expected)
+    whole = [copy for copy in seen.dead if records[copy.key[:3]] == 1]
+    return [copy.key for copy in whole if copy.digest != seen.inputs.get(copy.key[:3])]
 
 
 def gather(
-    cluster: Cluster, names: dict[str, str], published: list[tuple[int, int]], bundle: Path, folder: Path
+    cluster: Cluster,
+    names: dict[str, str],
+    published: list[Place],
+    bundle: Path,
+    folder: Path,
+    source: Cluster | None = None,
+    inputs: Sequence[str] = (),
 ) -> Seen:
-    """Read the topics `in`, `out`, `dead` and `scores` to their ends, and replay what is in the first from a folder."""
+    """Read the topics `in` (or inputs), `out`, `dead` and `scores` to their ends, and replay the input from a folder.
+
+    source: where the input is, if it is another cluster.
+    """
     seen = Seen(published=published)
     night = folder / "night"
     night.mkdir()
-    for message in cluster.read(names["in"]):
+    for message in (source or cluster).read(*(inputs or (names["in"],))):
         content = message.value() or b""
         seen.inputs[_place(message)] = _digest(content)
-        (night / f"{message.partition()}-{message.offset()}.avro").write_bytes(content)
+        (night / f"{message.topic()}-{message.partition()}-{message.offset()}.avro").write_bytes(content)
     seen.expected = replayed(night, bundle, folder / "scores.csv")
     seen.scores = [_score(message) for message in cluster.read(names["scores"])]
     seen.outputs = [
@@ -143,7 +155,7 @@ def gather(
 
 
 def replayed(night: Path, bundle: Path, table: Path) -> dict[Key, Verdict]:
-    """What `rbstream replay` says of packets that are named PARTITION-OFFSET.avro."""
+    """What `rbstream replay` says of packets that are named TOPIC-PARTITION-OFFSET.avro."""
     # However many are rejected: that is not what is asked here.
     done = rbstream(
         *("replay", night, "--model", bundle, "--device", "cpu", "--scores", table, "--max-reject-ratio", 1),
@@ -153,17 +165,18 @@ def replayed(night: Path, bundle: Path, table: Path) -> dict[Key, Verdict]:
     found = {}
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
-            partition, offset = map(int, Path(row["file"]).stem.split("-"))
+            topic, partition, offset = Path(row["file"]).stem.rsplit("-", 2)
             drb = float(row["drb"]) if row["drb"] else None
-            found[Key(partition, offset, int(row["record"]))] = Verdict(row["verdict"], drb)
+            found[Key(topic, int(partition), int(offset), int(row["record"]))] = Verdict(row["verdict"], drb)
     return found
 
 
-def _place(message: Message) -> tuple[int, int]:
-    partition, offset = message.partition(), message.offset()
+def _place(message: Message) -> Place:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
     assert partition is not None
     assert offset is not None
-    return partition, offset
+    return topic, partition, offset
 
 
 def _digest(content: bytes) -> str:
@@ -177,10 +190,11 @@ def _record(message: Message) -> Any:
 
 def _score(message: Message) -> tuple[Key, Verdict]:
     record = _record(message)
-    key = Key(record["partition"], record["offset"], record["record"])
+    key = Key(record["topic"], record["partition"], record["offset"], record["record"])
     return key, Verdict(record["verdict"], record["drb"])
 
 
 def _source(message: Message) -> Key:
     found = headers(message)
-    return Key(*(int(found[f"rbstream.source.{name}"]) for name in ("partition", "offset", "record")))
+    numbers = (int(found[f"rbstream.source.{name}"]) for name in ("partition", "offset", "record"))
+    return Key(found["rbstream.source.topic"], *numbers)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 # Group of the readers here: they assign by hand and commit nothing.
 READER = "reader"
@@ -121,10 +121,24 @@ class Cluster:
             asking.close()
         return {(at.topic, at.partition): at for at in found if at.offset >= 0}
 
-    def lag(self, group: str, *topics: str) -> dict[tuple[str, int], int]:
-        """How many offsets a group is behind the end of each partition; where it is 0, it is left out."""
-        ends, committed = self.ends(*topics), self.committed(group, *topics)
-        behind = {at: end - (committed[at].offset if at in committed else 0) for at, end in ends.items()}
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give a topic more partitions."""
+        (made,) = self.admin.create_partitions([NewPartitions(topic, partitions)]).values()
+        made.result(30)
+        wait_until(lambda: len(self.partitions(topic)) == partitions and self._led(topic), f"{topic} has more")
+
+    def lag(
+        self, group: str, *topics: str, kept: "Cluster | None" = None, prefix: str = ""
+    ) -> dict[tuple[str, int], int]:
+        """How many offsets a group is behind the end of each partition; where it is 0, it is left out.
+
+        kept: the cluster that has the group, where it is another, with offsets of topics of the same names behind a
+        prefix.
+        """
+        ends = self.ends(*topics)
+        committed = (kept or self).committed(group, *(prefix + topic for topic in topics))
+        offsets = {(topic.removeprefix(prefix), number): at.offset for (topic, number), at in committed.items()}
+        behind = {at: end - offsets.get(at, 0) for at, end in ends.items()}
         return {at: offsets for at, offsets in behind.items() if offsets}
 
     def read(self, *topics: str, isolation: str = "read_committed") -> Iterator[Message]:

@@ -40,20 +40,25 @@ class Held:
 
     def commit(self, positions: list[Any]) -> None:
         for position in positions:
-            taken = self._offsets.get((position.topic, position.partition), deque())
+            taken = self._offsets.get(source(position), deque())
             while taken and taken[0] < position.offset:
                 taken.popleft()
         self._show()
 
     def forget(self, partitions: list[Any] | None = None) -> None:
         for partition in partitions or ():
-            self._offsets.pop((partition.topic, partition.partition), None)
+            self._offsets.pop(source(partition), None)
         if partitions is None:
             self._offsets.clear()
         self._show()
 
     def _show(self) -> None:
         self._board.held = sum(map(len, self._offsets.values()))
+
+
+def source(position: Any) -> tuple[str, int]:
+    """The source's partition that one of the group is, or stands for (a progress topic's)."""
+    return position.topic.rpartition(".progress.")[2], position.partition
 
 
 def reach(board: Board, step: str) -> None:

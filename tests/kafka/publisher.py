@@ -30,6 +30,7 @@ class Publisher(threading.Thread):
                 "bootstrap.servers": servers,
                 "enable.idempotence": True,
                 "delivery.timeout.ms": TIMEOUT_MS,
+                "topic.metadata.refresh.interval.ms": 5000,
                 "log_level": 2,
             }
             | self._more(topic)
@@ -41,7 +42,7 @@ class Publisher(threading.Thread):
         self._hold = hold
         self._let_go = 0.0
         self._finish = threading.Event()
-        self.published: list[tuple[int, int]] = []
+        self.published: list[tuple[str, int, int]] = []
         self.failures: list[str] = []
         self.sent = 0
 
@@ -95,7 +96,7 @@ class Publisher(threading.Thread):
         if error is not None:
             self.failures.append(str(error))
         else:
-            self.published.append((message.partition(), message.offset()))
+            self.published.append((message.topic(), message.partition(), message.offset()))
 
 
 class TransactionalPublisher(Publisher):

@@ -298,13 +298,12 @@ def test_between_two_clusters_nothing_is_lost(
     stage: Stage | None = None
     try:
         stage = Stage(broker, bundle, tmp_path, fresh("between"), sink=sink.start())
-        two = {"delivery": "at-least-once", "sink__bootstrap_servers": sink.servers}
-        first = stage.start(**two)
+        first = stage.start(delivery="at-least-once")
         stage.publish(packets[:20])
         wait_until(lambda: stage is not None and stage.scores(), "a first score", PATIENCE)
         first.kill()
         stage.publish(packets[20:30])
-        second = stage.start(**two, name="second")
+        second = stage.start(delivery="at-least-once", name="second")
         wait_until(lambda: stage is not None and stage.lag() == {}, "lag 0", PATIENCE)
         assert second.stop() == 0
         assert {score["offset"] for score in stage.scores()} == set(range(30))

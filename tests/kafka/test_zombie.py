@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from board import Board
 from broker import Broker, wait_until
-from check import differences, gather
+from check import Place, differences, gather
 from confluent_kafka import Producer
 from fleet import LAUNCHER
 from packets import Made, make_packets, templates
@@ -77,15 +77,15 @@ def test_a_zombie_changes_nothing(
     assert found == {}, json.dumps({name: len(keys) for name, keys in found.items()})
 
 
-def publish(broker: Broker, topic: str, packets: list[Made]) -> list[tuple[int, int]]:
-    delivered: list[tuple[int, int]] = []
+def publish(broker: Broker, topic: str, packets: list[Made]) -> list[Place]:
+    delivered: list[Place] = []
     producer = Producer({"bootstrap.servers": broker.servers, "enable.idempotence": True})
     for packet in packets:
         producer.produce(
             topic,
             packet.content,
             packet.key,
-            on_delivery=lambda error, m: delivered.append((m.partition(), m.offset())),
+            on_delivery=lambda error, m: delivered.append((m.topic(), m.partition(), m.offset())),
         )
     assert producer.flush(60) == 0
     return delivered

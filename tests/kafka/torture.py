@@ -9,6 +9,7 @@ again. At the end the topics must hold every alert exactly once, in agreement wi
 """
 
 import argparse
+import itertools
 import json
 import random
 import signal
@@ -24,7 +25,7 @@ sys.path.insert(1, str(Path(__file__).parents[1]))
 
 from board import AT_LEAST_ONCE, IN_TRANSACTION, STEPS
 from broker import Broker
-from check import differences, gather
+from check import Place, differences, gather
 from cluster import Cluster, wait_until
 from fleet import End, Fleet
 from packets import make_packets, templates
@@ -35,6 +36,8 @@ from worker import worker_settings
 TOPICS = ("in", "out", "dead", "scores")
 # What is published only after the last kill, so that the input outlasts it.
 LAST_SHARE = 0.05
+# What goes into a second topic.
+SECOND_SHARE = 0.2
 SHOWN = 20
 
 
@@ -51,6 +54,7 @@ class Report:
     sigterms: int = 0
     added: int = 0
     removed: int = 0
+    restarts: int = 0
     ended_by_themselves: list[dict[str, Any]] = field(default_factory=list)
     lag: dict[str, int] = field(default_factory=dict)
     open_transactions: dict[str, str] = field(default_factory=dict)
@@ -59,16 +63,21 @@ class Report:
 
 
 class Torture:
-    """One run. cluster: where. broker: the same, where it may be stopped and started."""
+    """One run. source, sink: where, and the same where it is one cluster. brokers: that may be stopped and started."""
 
-    def __init__(self, options: argparse.Namespace, cluster: Cluster, broker: Broker | None, folder: Path) -> None:
+    def __init__(
+        self, options: argparse.Namespace, source: Cluster, sink: Cluster, brokers: list[Broker], folder: Path
+    ) -> None:
         self._options = options
-        self._cluster = cluster
-        self._broker = broker
+        self._source = source
+        self._sink = sink
+        self._brokers = brokers
         self._folder = folder
         self._draw = random.Random(options.seed)
         self._name = f"torture-{int(time.time())}"
-        self._names = {word: f"{self._name}-{word}" for word in (*TOPICS, "group")}
+        self._names = {word: f"{self._name}-{word}" for word in (*TOPICS, "in2", "group")}
+        self._inputs = [self._names["in"]]
+        self._second: Publisher | None = None
         self._bundle = write_tiny(folder / "tiny.pt")
         self._fleet = Fleet(folder, self._settings, options.program, self._draw)
         self._steps = STEPS if options.delivery == "exactly-once" else AT_LEAST_ONCE
@@ -76,12 +85,15 @@ class Torture:
 
     def run(self) -> Report:
         options, report, names = self._options, self._report, self._names
-        self._cluster.create(names["in"], partitions=options.partitions)
-        self._cluster.create(names["out"], names["dead"], names["scores"], partitions=4)
+        self._source.create(names["in"], partitions=options.partitions)
+        self._sink.create(names["out"], names["dead"], names["scores"], partitions=4)
         packets = make_packets(templates(self._folder), options.packets, options.malformed, options.seed)
-        hold = max(1, int(options.packets * LAST_SHARE))
+        second = int(options.packets * SECOND_SHARE) if options.grow else 0
+        self._of_second = list(itertools.islice(packets, second))
+        first = options.packets - second
+        hold = max(1, int(first * LAST_SHARE))
         kind = TransactionalPublisher if options.transactional_input else Publisher
-        publisher = kind(self._cluster.servers, names["in"], packets, options.packets, options.rate, hold)
+        publisher = kind(self._source.servers, names["in"], packets, first, options.rate, hold)
         clock = time.monotonic()
         try:
             for number in range(options.workers):
@@ -89,18 +101,21 @@ class Torture:
             publisher.start()
             self._harass(publisher)
             report.seconds["until the last kill"] = round(time.monotonic() - clock, 1)
-            assert publisher.sent <= options.packets - hold, "the input ended before the last kill"
-            publisher.finish()
-            self._settle(publisher)
+            assert publisher.sent <= first - hold, "the input ended before the last kill"
+            publishers = [publisher, *([self._second] if self._second else [])]
+            for each in publishers:
+                each.finish()
+            self._settle(publishers)
             self._stop()
             report.seconds["until all was done"] = round(time.monotonic() - clock, 1)
         finally:
             self._fleet.close()
-        report.published = len(publisher.published)
-        report.failures += publisher.failures
+        published = [place for each in publishers for place in each.published]
+        report.published = len(published)
+        report.failures += [failure for each in publishers for failure in each.failures]
         if report.published != options.packets:
             report.failures.append(f"only {report.published} of {options.packets} packets were published")
-        self._check(publisher.published)
+        self._check(published)
         report.seconds["with the check"] = round(time.monotonic() - clock, 1)
         return report
 
@@ -112,7 +127,11 @@ class Torture:
             properties["source.properties.session.timeout.ms"] = "6000"
         if not options.dynamic:
             properties["source.instance_id"] = f"{self._name}-{name}"
-        settings = worker_settings(self._cluster.servers, self._bundle, self._names | {"id": f"{self._name}-{name}"})
+        if options.grow:
+            properties["source.topics"] = f"^{self._names['in']}2?$"
+        if self._sink is not self._source:
+            properties["sink.bootstrap_servers"] = self._sink.servers
+        settings = worker_settings(self._source.servers, self._bundle, self._names | {"id": f"{self._name}-{name}"})
         return settings | properties | {"delivery": options.delivery}
 
     def _harass(self, publisher: Publisher) -> None:
@@ -140,9 +159,9 @@ class Torture:
         options, draw = self._options, self._draw
         turns: dict[int, list[str]] = {}
         for number in range(options.broker_restarts):
-            turns.setdefault((number + 1) * options.kills // (options.broker_restarts + 1), []).append(
-                "stop_broker" if number % 2 == 0 else "kill_broker"
-            )
+            turns.setdefault((number + 1) * options.kills // (options.broker_restarts + 1), []).append("restart")
+        if options.grow:
+            turns.setdefault(options.kills // 2, []).append("grow")
         for _ in range(options.sigterm):
             turns.setdefault(draw.randrange(options.kills), []).append("sigterm")
         if options.elastic:
@@ -180,27 +199,41 @@ class Torture:
             self._ended_well(self._fleet.remove_any())
             self._report.removed += 1
 
-    def _stop_broker(self) -> None:
-        assert self._broker is not None
-        self._say("stopping the broker")
-        self._broker.stop()
+    def _restart(self) -> None:
+        """A broker, by SIGTERM and SIGKILL in turn; of two, each in both ways."""
+        number, many = self._report.restarts, len(self._brokers)
+        broker, killed = self._brokers[number % many], (number + (number // 2 if many > 1 else 0)) % 2 == 1
+        self._say(f"{'killing' if killed else 'stopping'} the broker at {broker.servers}")
+        broker.kill() if killed else broker.stop()
         self._fleet.pass_time(self._draw.uniform(1, 4))
-        self._broker.start()
+        broker.start()
+        self._report.restarts += 1
 
-    def _kill_broker(self) -> None:
-        assert self._broker is not None
-        self._say("killing the broker")
-        self._broker.kill()
-        self._fleet.pass_time(self._draw.uniform(1, 4))
-        self._broker.start()
+    def _grow(self) -> None:
+        """One more partition, and a second topic."""
+        topic, second = self._names["in"], self._names["in2"]
+        self._source.grow(topic, self._options.partitions + 1)
+        self._source.create(second, partitions=2)
+        self._inputs.append(second)
+        packets, options = self._of_second, self._options
+        self._second = Publisher(self._source.servers, second, packets, len(packets), options.rate, 1)
+        self._second.let_go(1.0)
+        self._second.start()
+        self._say(f"{topic} has one more partition, and {second} was made")
 
-    def _settle(self, publisher: Publisher) -> None:
+    def _lag(self) -> dict[tuple[str, int], int]:
+        group = self._names["group"]
+        if self._sink is self._source or self._options.delivery == "at-least-once":
+            return self._source.lag(group, *self._inputs)
+        return self._source.lag(group, *self._inputs, kept=self._sink, prefix=f"{group}.progress.")
+
+    def _settle(self, publishers: list[Publisher]) -> None:
         """Until everything is published, and taken in."""
-        while publisher.is_alive():
+        while any(each.is_alive() for each in publishers):
             self._fleet.supervise()
-        self._say(f"published {len(publisher.published)}")
+        self._say(f"published {sum(len(each.published) for each in publishers)}")
         deadline = time.monotonic() + self._options.patience
-        while lag := self._cluster.lag(self._names["group"], self._names["in"]):
+        while lag := self._lag():
             if time.monotonic() > deadline:
                 break
             self._fleet.pass_time(0.5)
@@ -224,11 +257,11 @@ class Torture:
         if end.status != 0:
             self._report.failures.append(f"{end.name} ended with {end.status} on SIGTERM ({end.why}): {end.last_words}")
 
-    def _check(self, published: list[tuple[int, int]]) -> None:
+    def _check(self, published: list[Place]) -> None:
         report = self._report
 
         def left_open() -> dict[str, str]:
-            found = self._cluster.open_transactions()
+            found = self._sink.open_transactions()
             return {name: state for name, state in found.items() if name.startswith(self._name)}
 
         try:
@@ -236,15 +269,16 @@ class Torture:
         except AssertionError:
             report.open_transactions = left_open()
             report.failures.append(f"transactions are left open: {report.open_transactions}")
-        seen = gather(self._cluster, self._names, published, self._bundle, self._folder)
+        seen = gather(self._sink, self._names, published, self._bundle, self._folder, self._source, self._inputs)
         report.alerts = {"expected": len(seen.expected), "scores": len(seen.scores)}
         report.alerts |= {"output": len(seen.outputs), "dead letters": len(seen.dead)}
         found = differences(seen, repeats=self._options.delivery == "at-least-once")
         for name, keys in found.items():
             report.differences[name] = len(keys)
             report.failures.append(f"{name}: {len(keys)}: {[tuple(key) for key in keys[:SHOWN]]}")
-        if self._broker is None:
-            self._cluster.delete(*(self._names[word] for word in TOPICS))
+        if not self._brokers:
+            self._source.delete(*self._inputs)
+            self._sink.delete(*(self._names[word] for word in TOPICS[1:]))
 
     def _say(self, text: str) -> None:
         if not self._options.quiet:
@@ -260,12 +294,17 @@ def torture(arguments: list[str]) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     if options.bootstrap_servers:
         assert not options.broker_restarts, "only a broker of its own can be restarted"
-        return Torture(options, Cluster(options.bootstrap_servers), None, folder).run()
-    broker = Broker()
+        source, sink = ([*map(Cluster, options.bootstrap_servers)] * 2)[:2]
+        return Torture(options, source, sink, [], folder).run()
+    brokers: list[Broker] = []
     try:
-        return Torture(options, broker.start(), broker, folder).run()
+        for _ in range(2 if options.two_clusters else 1):
+            brokers.append(Broker())
+            brokers[-1].start()
+        return Torture(options, brokers[0], brokers[-1], brokers, folder).run()
     finally:
-        broker.close()
+        for broker in brokers:
+            broker.close()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -288,7 +327,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sigterm", type=int, default=0, help="workers ended in the middle of a batch")
     made.add_argument("--transactional-input", action="store_true", help="published in transactions, some aborted")
     made.add_argument("--patience", type=float, default=180.0, help="for the lag to get to 0 at the end [s]")
-    made.add_argument("--bootstrap-servers", help="of a cluster that runs; its own broker by default")
+    made.add_argument("--two-clusters", action="store_true", help="source and sink are brokers of their own")
+    made.add_argument("--grow", action="store_true", help="a partition more and a second topic half-way")
+    made.add_argument(
+        "--bootstrap-servers", nargs="+", help="of a cluster that runs, or of source and sink; own brokers by default"
+    )
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--program", default="rbstream", help="what to torture: rbstream, or a script like it")
     made.add_argument("--folder", help="for logs and files; a temporary one by default, which is kept")

@@ -1,0 +1,260 @@
+"""Exactly once from one cluster to another: the group lives at the sink, and what happens to its topics is noticed."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from broker import Broker
+from cluster import wait_until
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from stage import PATIENCE, Stage, offsets
+from tiny import environment, rbstream
+from worker import variables
+
+Fresh = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def sink(kafka: None) -> Iterator[Broker]:
+    """A second cluster."""
+    broker = Broker()
+    try:
+        yield broker.start()
+    finally:
+        broker.close()
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def stage(broker: Broker, sink: Broker, bundle: Path, tmp_path: Path, fresh: Fresh) -> Iterator[Stage]:
+    """Topics of this test's own: two partitions at the source, results at the sink."""
+    made = Stage(broker, bundle, tmp_path, fresh("two"), sink=sink, partitions=2)
+    yield made
+    made.close()
+
+
+def progress(stage: Stage, name: str = "in") -> str:
+    return f"{stage.topic('group')}.progress.{stage.topic(name)}"
+
+
+def group_lag(stage: Stage) -> dict[tuple[str, int], int]:
+    """Offsets of the source's that the group at the sink has not committed."""
+    prefix = progress(stage).removesuffix(stage.topic("in"))
+    return stage.broker.lag(stage.topic("group"), stage.topic("in"), kept=stage.out, prefix=prefix)
+
+
+def offsets_command(stage: Stage, *arguments: object) -> "tuple[int, str, str]":
+    done = rbstream("offsets", *arguments, env=environment(**variables(stage.settings())))
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_alert_goes_out_once_though_workers_are_killed(stage: Stage, packets: list[bytes], protocol: str) -> None:
+    first = stage.start(source__group_protocol=protocol)
+    stage.publish(packets[:20])
+    stage.publish(packets[20:30], partition=1)
+    wait_until(lambda: stage.scores(), "a first score", PATIENCE)
+    first.kill()
+    stage.publish(packets[30:40], partition=1)
+    second = stage.start(source__group_protocol=protocol, name="second")
+    scores = stage.await_scores(40)
+    wait_until(lambda: not group_lag(stage), "lag 0", PATIENCE)
+    assert second.stop() == 0
+    assert [(score["partition"], score["offset"]) for score in scores] == [
+        *((0, number) for number in range(20)),
+        *((1, number) for number in range(20)),
+    ]
+    assert len(offsets(stage.read("out"))) == 40
+    assert not stage.out.open_transactions()
+    assert stage.out.read_all(progress(stage)) == []
+    told = stage.broker.committed(stage.topic("group"), stage.topic("in"))
+    assert {at: position.offset for at, position in told.items()} == {
+        (stage.topic("in"), 0): 20,
+        (stage.topic("in"), 1): 20,
+    }
+
+
+def test_new_topics_and_partitions_at_the_source_are_mirrored_and_read_from_their_beginning(
+    stage: Stage, packets: list[bytes], protocol: str
+) -> None:
+    stage.start(source__topics=[f"^{stage.word}_[0-9]+$"], source__group_protocol=protocol, ready=False)
+    topic = f"{stage.word}_1"
+    stage.broker.create(topic)
+    stage.publish(packets[:3], topic)
+    assert [score["topic"] for score in stage.await_scores(3)] == [topic] * 3
+    stage.broker.grow(topic, 3)
+    stage.publish(packets[3:6], topic, partition=2)
+    assert [score["partition"] for score in stage.await_scores(6)] == [0, 0, 0, 2, 2, 2]
+
+
+def test_two_workers_share_and_one_that_leaves_hands_over(stage: Stage, packets: list[bytes], protocol: str) -> None:
+    one = stage.start(source__group_protocol=protocol, name="one", sink__transactional_id=stage.topic("one"))
+    two = stage.start(source__group_protocol=protocol, name="two", sink__transactional_id=stage.topic("two"))
+    stage.publish(packets[:20])
+    stage.publish(packets[20:40], partition=1)
+    stage.await_scores(40)
+    assert one.stop() == 0
+    stage.publish(packets[40:50])
+    stage.publish(packets[50:60], partition=1)
+    assert len(stage.await_scores(60)) == 60
+    wait_until(lambda: not group_lag(stage), "lag 0", PATIENCE)
+    assert two.stop() == 0
+
+
+def test_a_committed_offset_that_was_deleted_at_the_source_halts_and_the_command_that_is_told_goes_on(
+    stage: Stage, packets: list[bytes]
+) -> None:
+    stage.publish(packets[:2])
+    first = stage.start()
+    assert len(stage.await_scores(2)) == 2
+    assert first.stop() == 0
+    stage.publish(packets[2:10])
+    admin = AdminClient({"bootstrap.servers": stage.broker.servers})
+    for future in admin.delete_records([TopicPartition(stage.topic("in"), 0, 5)]).values():
+        future.result()
+    worker = stage.start(ready=False, name="second")
+    assert worker.wait(PATIENCE) == 3
+    assert "3 alerts were deleted before they were read" in worker.text()
+    assert f"rbstream offsets set {stage.topic('in')}/0 earliest" in worker.text()
+    assert group_lag(stage) == {(stage.topic("in"), 0): 8}
+    assert offsets_command(stage, "set", f"{stage.topic('in')}/0", "earliest")[0] == 0
+    stage.start(name="third")
+    assert [score["offset"] for score in stage.await_scores(7)] == [0, 1, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["deleted", "made anew"])
+def test_a_progress_topic_that_is_deleted_halts_and_never_begins_anew(
+    stage: Stage, packets: list[bytes], anew: bool
+) -> None:
+    quiet = {"source__report_progress": "false"}  # nothing at the source tells that there was progress
+    stage.publish(packets[:5])
+    worker = stage.start(**quiet)
+    stage.await_scores(5)
+    stage.out.delete(progress(stage))
+    if anew:
+        wait_until(lambda: not _is_there(stage.out, progress(stage)), "the topic is gone")
+        stage.out.create(progress(stage), partitions=2)
+    assert worker.wait(PATIENCE) == 3
+    again = stage.start(ready=False, name="again", **quiet)
+    assert again.wait(PATIENCE) == 3
+    for each in (worker, again):
+        assert f"progress topic {progress(stage)} was deleted" in each.text()
+        assert "Traceback" not in each.text()
+    assert len(stage.scores()) == 5
+    assert offsets_command(stage, "set", f"{stage.topic('in')}/0", 5)[0] == 0
+    stage.publish(packets[5:8])
+    stage.start(name="third", **quiet)
+    assert [score["offset"] for score in stage.await_scores(8)] == list(range(8))
+
+
+def test_the_ledger_deleted_halts(stage: Stage, packets: list[bytes]) -> None:
+    stage.publish(packets[:2])
+    assert stage.start().stop() == 0
+    stage.out.delete(f"{stage.topic('group')}.progress")
+    worker = stage.start(ready=False, name="second")
+    assert worker.wait(PATIENCE) == 3
+    assert "the ledger of progress topics" in worker.text()
+
+
+def test_a_deployment_that_was_at_least_once_goes_on_where_it_was_once_that_is_asked_for(
+    stage: Stage, packets: list[bytes]
+) -> None:
+    stage.publish(packets[:10])
+    stage.publish(packets[10:14], partition=1)
+    old = stage.start(delivery="at-least-once")
+    stage.await_scores(14)
+    wait_until(lambda: not stage.lag(), "lag 0 at the source", PATIENCE)
+    status, _, errors = offsets_command(stage, "import")
+    assert status == 1
+    assert "stop them first" in errors
+    assert old.stop() == 0
+    stage.publish(packets[14:16])
+    refused = stage.start(ready=False, name="refused")
+    assert refused.wait(PATIENCE) == 3
+    assert "rbstream offsets import" in refused.text()
+    assert len(stage.scores()) == 14
+    for arguments, told in [(("--dry-run",), "2 offsets would be taken over"), ((), "2 offsets were"), ((), "0 offs")]:
+        status, said, errors = offsets_command(stage, "import", *arguments)
+        assert status == 0, errors
+        assert told in said
+    stage.start(name="new")
+    assert len(stage.await_scores(16)) == 16
+    wait_until(lambda: not group_lag(stage), "lag 0", PATIENCE)
+    (shown,) = [each for each in json.loads(offsets_command(stage, "show", "--json")[1]) if each["high"] == 12]
+    assert (shown["committed"], shown["lag"]) == (12, 0)
+    status, _, errors = offsets_command(stage, "set", stage.topic("in"), "earliest")
+    assert status == 1
+    assert "stop all workers of the group first" in errors
+
+
+def test_either_cluster_away_and_back_loses_and_doubles_nothing(
+    broker: Broker, sink: Broker, stage: Stage, packets: list[bytes]
+) -> None:
+    worker = stage.start()
+    for number, cluster in enumerate((sink, broker)):
+        sent = 10 * number
+        stage.publish(packets[2 * sent : 2 * sent + 10])
+        stage.await_scores(2 * sent + 10)
+        cluster.kill()
+        worker.await_log("brokers are down", PATIENCE)
+        cluster.start()
+        stage.publish(packets[2 * sent + 10 : 2 * sent + 20])
+        assert [score["offset"] for score in stage.await_scores(2 * sent + 20)] == list(range(2 * sent + 20))
+    assert worker.running
+    assert worker.stop() == 0
+
+
+def test_without_the_right_to_make_topics_it_says_what_to_run(stage: Stage, kafka: None, packets: list[bytes]) -> None:
+    sink = Broker(
+        {
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        }
+    )
+    try:
+        sink.start()
+        stage.sink = sink
+        sink.create(stage.topic("out"), stage.topic("dead"), stage.topic("scores"))
+        rules = [
+            AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, permission)
+            for kind, name in ((ResourceType.BROKER, "kafka-cluster"), (ResourceType.TOPIC, "*"))
+            for operation, permission in (
+                (AclOperation.ALL, AclPermissionType.ALLOW),
+                (AclOperation.CREATE, AclPermissionType.DENY),
+            )
+        ]
+        for future in sink.admin.create_acls(rules).values():
+            future.result(30)
+        worker = stage.start(ready=False)
+        assert worker.wait(PATIENCE) == 1
+        assert "kafka-topics.sh --bootstrap-server" in worker.text()
+        assert "Traceback" not in worker.text()
+    finally:
+        sink.close()
+
+
+def _is_there(cluster: Broker, topic: str) -> bool:
+    return topic in cluster.admin.list_topics(timeout=10).topics
+
+
+def test_sigterm_while_alerts_come_ends_well(stage: Stage, packets: list[bytes]) -> None:
+    worker = stage.start()
+    stage.publish(packets * 5)
+    wait_until(lambda: stage.scores(), "a first score", PATIENCE)
+    worker.send(signal.SIGTERM)
+    assert worker.wait(PATIENCE) == 0
+    stage.start(name="second")
+    assert [score["offset"] for score in stage.await_scores(len(packets) * 5)] == list(range(len(packets) * 5))
