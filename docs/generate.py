@@ -115,7 +115,7 @@ def _type(annotation: Any) -> str:
         return _type(arguments[0])
     if origin in (tuple, dict):
         return {tuple: "list", dict: "table"}[origin]
-    return {int: "whole number", float: "number", str: "text", Path: "path"}[annotation]
+    return {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}[annotation]
 
 
 def _rules() -> Iterator[str]:

@@ -48,6 +48,9 @@ def _topics(settings: Settings) -> Iterator[Problem]:
     for name, topic in written.items():
         if said := patterns.name_problem(topic):
             yield name, f"{topic}: {said}"
+    prefix = settings.sink.progress_prefix
+    if prefix is not None and (said := patterns.name_problem(prefix)):
+        yield "sink.progress_prefix", f"{prefix}: {said}"
     for name in _TAKEN.intersection(settings.routes):
         yield f"routes.{name}", "counts and logs have that name for something else; call it otherwise"
     for topic, times in Counter(written.values()).items():

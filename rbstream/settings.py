@@ -79,7 +79,7 @@ class Source(_Group):
     )
     report_progress: bool = Field(
         default=True,
-        description="Whether the group at the source is told of progress too, where the sink's Kafka keeps it",
+        description="Tell the group at the source of progress too, where the sink's Kafka keeps it",
     )
     # Some 800 packets of 76 kB: seconds of work, so that the network's pauses don't show.
     prefetch: Size = Field(default=64 * MIB, ge=MIB, le=(1 << 31) - 1024, description="Packets fetched ahead, at most")
@@ -100,8 +100,7 @@ class Sink(_Group):
     )
     progress_prefix: Text | None = Field(
         default=None,
-        description="Where the source is another Kafka: prefix of the progress topics; <source.group_id>.progress by "
-        "default",
+        description="Prefix of the progress topics of another Kafka's; <source.group_id>.progress by default",
     )
     # The longest that transaction.max.timeout.ms allows on a broker left as installed.
     max_outage: Duration = Field(

@@ -23,6 +23,7 @@ GIVEN = {"source.topics": ["^ztf_.*_in$", "more"], "sink.topic": "out", "sink.de
         ({"routes.r.topic": "x", "routes.s.topic": "x"}, "routes.s.topic: x is routes.r.topic already"),
         ({"routes.main.topic": "x"}, "call it otherwise"),
         ({"sink.topic": "^out$"}, "sink.topic: ^out$: no name for a topic"),
+        ({"sink.progress_prefix": "a b"}, "sink.progress_prefix: a b: no name for a topic"),
         ({"source.topics": "^a"}, "source.topics: ^a: a pattern has to end in $"),
         ({"shutdown.drain": "5min"}, "shutdown.drain: 300 s is not less than max.poll.interval.ms, 300000 ms"),
         ({"source.properties.max.poll.interval.ms": "20000"}, "25 s is not less than max.poll.interval.ms, 20000 ms"),

@@ -38,6 +38,8 @@ from rbstream.simulate import simulate_night
 logger = logging.getLogger(__name__)
 
 DELIVERIES = ("exactly-once", "at-least-once")
+# Exactly once, from the source's cluster to the sink's, where that is another.
+TWO = "two-clusters"
 # Enough to see a night's variety; each takes some 30 ms to make.
 SIMULATED_ALERTS = 300
 # Clients' queues are filled, layouts known, memory taken.
@@ -82,17 +84,20 @@ def bench_kafka(request: Request, settings: Settings) -> dict[str, Any]:
     step fails.
     """
     required(settings, "source.bootstrap_servers")
+    # Else what is wrong there would be told after a minute of other things.
+    source, sink = Cluster("source", consumer_config(settings)), Cluster("sink", producer_config(settings))
+    other = settings.sink if source.id != sink.id else None
     settings = _adapted(settings)
-    Cluster("source", consumer_config(settings))  # else that would be told after a minute of other things
     with TemporaryDirectory(prefix="rbstream-bench-") as name:
         folder = Path(name)
         packets = _packets(request.paths, folder, settings)
         tar = _write_tar(folder / "packets.tar", packets)
         logger.info("benching the pipeline", extra={"packets": len(packets)})
         pipeline = bench([str(tar)], settings)
-        rig = Rig(settings, folder, tar, max(map(len, packets)))
+        rig = Rig(settings, other, folder, tar, max(map(len, packets)))
         copy = _pace(rig, "copy", "copy", request.alerts)
         paces = {delivery: _pace(rig, delivery, "worker", request.alerts) for delivery in DELIVERIES}
+        two = _pace(rig, TWO, "worker", request.alerts) if other is not None else None
         latencies = {each: _latency(rig, each, request) if request.seconds else None for each in DELIVERIES}
         soak = _soak(rig, request.soak) if request.soak else None
     floor = pipeline["total_cpu_seconds"] + copy.cpu
@@ -108,6 +113,7 @@ def bench_kafka(request: Request, settings: Settings) -> dict[str, Any]:
         "copy": _shown(copy),
         "floor_cpu_seconds": round(floor, 9),
         **workers,
+        TWO: two and {**_shown(two), "ratio": round(two.cpu / paces["exactly-once"].cpu, 4)},
         "soak": soak,
     }
 
@@ -249,10 +255,11 @@ class Running:
 
 
 class Rig:
-    """Sets steps up. tar: the packets; largest: of them [bytes]."""
+    """Sets steps up. sink: in another cluster, if there is one. tar: the packets; largest: of them [bytes]."""
 
-    def __init__(self, settings: Settings, folder: Path, tar: Path, largest: int) -> None:
+    def __init__(self, settings: Settings, sink: Sink | None, folder: Path, tar: Path, largest: int) -> None:
         self._settings = settings
+        self._sink = sink
         self._folder = folder
         self._tar = tar
         # Should all that is ahead be in one partition, it is kept, and as much again.
@@ -264,8 +271,13 @@ class Rig:
         name = f"{step}, {rate:g}/s" if rate else step
         logger.info("benching %s", name)
         with ExitStack() as stack:
-            topics = stack.enter_context(scratch(producer_config(self._settings), step, self._retention))
-            settings = self._for(topics, step)
+            settings = self._settings
+            if step == TWO and self._sink is not None:
+                connection = {"bootstrap_servers": self._sink.bootstrap_servers, "properties": self._sink.properties}
+                settings = settings.model_copy(update={"sink": settings.sink.model_copy(update=connection)})
+            other = producer_config(settings) if step == TWO else None
+            topics = stack.enter_context(scratch(producer_config(self._settings), other, step, self._retention))
+            settings = self._for(settings, topics, step)
             config = str(write_settings(self._folder / f"{topics.group}.toml", settings))
             read = ["-m", "rbstream", "run", "--config", config]
             if reader == "copy":
@@ -277,15 +289,16 @@ class Rig:
             publisher = stack.enter_context(Child("publisher", self._folder, publish))
             yield Running(name, topics, started, publisher, settings)
 
-    def _for(self, topics: Scratch, step: str) -> Settings:
+    @staticmethod
+    def _for(settings: Settings, topics: Scratch, step: str) -> Settings:
         source = {"topics": (topics.input,), "group_id": topics.group, "instance_id": None}
         sink = {"topic": topics.output, "dead_letters": topics.dead_letters, "transactional_id": topics.group}
         delivery = step if step in DELIVERIES else DELIVERIES[0]
-        return self._settings.model_copy(
+        return settings.model_copy(
             update={
                 "delivery": delivery,
-                "source": self._settings.source.model_copy(update=source),
-                "sink": self._settings.sink.model_copy(update=sink),
+                "source": settings.source.model_copy(update=source),
+                "sink": settings.sink.model_copy(update=sink),
             }
         )
 

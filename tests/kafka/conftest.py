@@ -37,6 +37,16 @@ def broker(kafka: None) -> Iterator[Broker]:
         broker.close()
 
 
+@pytest.fixture(scope="module")
+def sink(kafka: None) -> Iterator[Broker]:
+    """A second cluster, for those who write to another one than they read from."""
+    broker = Broker()
+    try:
+        yield broker.start()
+    finally:
+        broker.close()
+
+
 @pytest.fixture
 def fresh() -> Callable[[str], str]:
     """Names that no other test has, for topics, groups and transactional ids: `fresh("in")` is `in-7`."""

@@ -48,6 +48,7 @@ def test_its_keys_are_the_documented_ones(result: dict[str, Any]) -> None:
     assert set(result["exactly-once"]["latency"]) == {"rate", "alerts", "p50", "p99", "max"}
     assert set(result["soak"]) == soak
     text = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    assert result["two-clusters"] is None
     keys = {*result, *result["copy"], *result["exactly-once"], *result["exactly-once"]["latency"], *result["soak"]}
     assert [key for key in keys if f"`{key}`" not in text] == []
 

@@ -24,16 +24,6 @@ from worker import variables
 Fresh = Callable[[str], str]
 
 
-@pytest.fixture(scope="module")
-def sink(kafka: None) -> Iterator[Broker]:
-    """A second cluster."""
-    broker = Broker()
-    try:
-        yield broker.start()
-    finally:
-        broker.close()
-
-
 @pytest.fixture(params=["classic", "consumer"])
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -258,3 +248,21 @@ def test_sigterm_while_alerts_come_ends_well(stage: Stage, packets: list[bytes])
     assert worker.wait(PATIENCE) == 0
     stage.start(name="second")
     assert [score["offset"] for score in stage.await_scores(len(packets) * 5)] == list(range(len(packets) * 5))
+
+
+def test_the_bench_compares_two_clusters_with_one(broker: Broker, sink: Broker, night: Path, bundle: Path) -> None:
+    done = rbstream(
+        "bench", "kafka", night, "--bootstrap-servers", broker.servers, "--sink-bootstrap-servers", sink.servers,
+        "--model", bundle, "--device", "cpu", "--alerts", 100, "--seconds", 0, "--soak", 0, "--json", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    two, one = result["two-clusters"], result["exactly-once"]
+    assert two["alerts"] >= 100
+    assert two["ratio"] == pytest.approx(two["cpu_seconds"] / one["cpu_seconds"], abs=1e-4)
+    for each in (broker, sink):
+        wait_until(lambda: not _bench_topics(each), "the bench's topics gone")  # noqa: B023
+
+
+def _bench_topics(cluster: Broker) -> list[str]:
+    return [topic for topic in cluster.admin.list_topics(timeout=10).topics if topic.startswith("rbstream-bench-")]
