@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from rbstream.kafka.faults import Aborted, Fault, KafkaFailure, judge
 
 T = TypeVar("T")
+Client = Consumer | Producer
 logger = logging.getLogger(__name__)
 
 # A call is asked again this often, so that a deadline is noticed.
@@ -19,6 +20,9 @@ CALL_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 # An operator wants to know why nothing moves; a broker's restart takes some seconds and is no news.
 SECONDS_BEFORE_A_WORD, SECONDS_BETWEEN_WORDS = 10.0, 30.0
+# A coordinator moves within seconds. A producer that was in a transaction when its broker went away sometimes never
+# looks for another one (librdkafka 2.16, as issue 5456).
+SECONDS_BEFORE_STUCK = 50.0
 
 
 class Patience:
@@ -34,10 +38,17 @@ class Patience:
         self._tick = tick
         self._deadline = deadline
 
-    def call(self, doing: str, function: Callable[[float], T], budget: float = math.inf) -> T:
+    def call(
+        self,
+        doing: str,
+        function: Callable[[float], T],
+        budget: float = math.inf,
+        answers: Callable[[], bool] = lambda: False,
+    ) -> T:
         """The function's result. function: takes the seconds that it may take, and can be called again.
 
-        doing: for messages. budget: until when, by the monotonic clock, this piece of work may take.
+        doing: for messages. budget: until when, by the monotonic clock, this piece of work may take. answers: whether
+        the brokers answer the same client: what runs into time-outs all the same is given up sooner.
         Raises Aborted where the work has to be taken up anew, KafkaFailure where it's over.
         """
         outage = self.outage(doing, budget)
@@ -46,6 +57,15 @@ class Patience:
                 return function(CALL_SECONDS)
             except KafkaException as error:
                 check(doing, error.args[0])
+                if (
+                    error.args[0].code() == KafkaError._TIMED_OUT
+                    and outage.seconds > SECONDS_BEFORE_STUCK
+                    and answers()
+                ):
+                    raise KafkaFailure(
+                        f"{doing}: the brokers answer, and this has not got on for {outage.seconds:.0f} s; "
+                        "a new process will"
+                    ) from error
                 outage.wait(error.args[0])
 
     def insist(self, doing: str, function: Callable[[float], T]) -> T:
@@ -79,6 +99,11 @@ class Outage:
         self._since = time.monotonic()
         self._next_word = self._since + SECONDS_BEFORE_A_WORD
 
+    @property
+    def seconds(self) -> float:
+        """How long it has been waiting."""
+        return time.monotonic() - self._since
+
     def wait(self, error: KafkaError | None = None) -> None:
         """Wait a moment. Raises KafkaFailure where it took too long, Aborted where only the budget is used up."""
         self._tick()
@@ -94,6 +119,15 @@ class Outage:
             self._next_word = now + SECONDS_BETWEEN_WORDS
             logger.warning("waiting for Kafka: %s%s", self._doing, why, extra={"seconds": round(now - self._since)})
         time.sleep(PAUSE_SECONDS)
+
+
+def answers(client: Client) -> bool:
+    """Whether the brokers answer a client."""
+    try:
+        client.list_topics(timeout=CALL_SECONDS)
+    except KafkaException:
+        return False
+    return True
 
 
 def check(doing: str, error: KafkaError) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from rbstream.kafka.faults import Aborted, KafkaFailure
-from rbstream.kafka.patience import CALL_SECONDS, Patience, check
+from rbstream.kafka.patience import CALL_SECONDS, Patience, answers, check
 from rbstream.metrics import Metrics
 from rbstream.worker.messages import Outgoing
 from rbstream.worker.offsets import GroupOffsets, Marks
@@ -46,7 +46,7 @@ class ExactlyOnce:
             for message in outgoing:
                 _produce(self._producer, message, self._patience, budget)
             self._offsets.send(self._producer, marks, budget)
-            self._patience.call("committing the transaction", self._producer.commit_transaction)
+            self._insist("committing the transaction", self._producer.commit_transaction)
         except Aborted:
             self._abort()
             raise
@@ -65,7 +65,7 @@ class ExactlyOnce:
 
     def _abort(self) -> None:
         self._settle()
-        self._patience.call("aborting the transaction", self._producer.abort_transaction)
+        self._insist("aborting the transaction", self._producer.abort_transaction)
         self._ended.labels("aborted").inc()
 
     def _try_to_abort(self) -> None:
@@ -74,6 +74,9 @@ class ExactlyOnce:
             self._settle()
             self._producer.abort_transaction(CALL_SECONDS)
             self._ended.labels("aborted").inc()
+
+    def _insist(self, doing: str, ask: Callable[[float], None]) -> None:
+        self._patience.call(doing, ask, answers=lambda: answers(self._producer))
 
     def _settle(self) -> None:
         """Let the first messages go out: of an abort before that the broker is told nothing (librdkafka 2.16), also

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from rbstream.kafka.faults import Aborted
-from rbstream.kafka.patience import Patience
+from rbstream.kafka.patience import Patience, answers
 from rbstream.worker.batcher import Partition
 
 
@@ -78,6 +78,7 @@ class GroupOffsets:
             "adding offsets to the transaction",
             lambda seconds: producer.send_offsets_to_transaction(self._offsets(marks), metadata, seconds),
             budget,
+            lambda: answers(producer),
         )
 
     def _offsets(self, marks: Marks) -> list[TopicPartition]:

@@ -11,6 +11,7 @@ from rbstream.kafka import patience as module
 from rbstream.kafka.faults import Aborted, KafkaFailure
 from rbstream.kafka.patience import Patience
 
+TIMED_OUT = KafkaError._TIMED_OUT
 PAST = 0.0  # the monotonic clock is beyond it
 AWAY, MOVED, REFUSED = KafkaError._TRANSPORT, KafkaError.ILLEGAL_GENERATION, KafkaError.TOPIC_AUTHORIZATION_FAILED
 
@@ -62,6 +63,21 @@ def test_a_first_answer_counts_however_late_it_is() -> None:
 def test_what_ends_the_asking(waits: Patience, code: int, budget: float, raised: type[Exception], words: str) -> None:
     with pytest.raises(raised, match=words):
         waits.call("asking", failing(code), budget)
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "answers", "ends"),
+    [(TIMED_OUT, -1, True, True), (TIMED_OUT, -1, False, False), (TIMED_OUT, 60, True, False), (AWAY, -1, True, False)],
+)
+def test_what_times_out_for_long_though_the_brokers_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, code: int, seconds: float, answers: bool, ends: bool
+) -> None:
+    monkeypatch.setattr(module, "SECONDS_BEFORE_STUCK", seconds)
+    if ends:
+        with pytest.raises(KafkaFailure, match="the brokers answer"):
+            patience().call("asking", failing(code), answers=lambda: answers)
+    else:
+        assert patience().call("asking", failing(code, times=5), answers=lambda: answers) == "answer"
 
 
 def test_where_nothing_can_be_taken_up_anew_every_end_is_for_good() -> None:

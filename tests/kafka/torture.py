@@ -36,6 +36,8 @@ from worker import worker_settings
 TOPICS = ("in", "out", "dead", "scores")
 # What is published only after the last kill, so that the input outlasts it.
 LAST_SHARE = 0.05
+# What is published in bursts up to the last kill; the rest trickles, and has to last for as long.
+KILLS_SHARE = 0.8
 # What goes into a second topic.
 SECOND_SHARE = 0.2
 SHOWN = 20
@@ -140,7 +142,7 @@ class Torture:
         steps = self._plan()
         turns = self._turns()
         for number, step in enumerate(steps):
-            publisher.let_go((number + 1) / (len(steps) + 1))
+            publisher.let_go(KILLS_SHARE * (number + 1) / (len(steps) + 1))
             self._fleet.pass_time(draw.uniform(0.2, 1.8) * options.pause)
             for what in turns.get(number, ()):
                 getattr(self, f"_{what}")()
