@@ -1,7 +1,9 @@
 """Exactly once from one cluster to another: the group lives at the sink, and what happens to its topics is noticed."""
 
 import json
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from tiny import environment, rbstream
 from worker import variables
 
 Fresh = Callable[[str], str]
+# For longer outages: RBSTREAM_TEST_OUTAGE=120.
+OUTAGE_SECONDS = float(os.environ.get("RBSTREAM_TEST_OUTAGE", "0"))
 
 
 @pytest.fixture(params=["classic", "consumer"])
@@ -200,6 +204,7 @@ def test_either_cluster_away_and_back_loses_and_doubles_nothing(
         stage.await_scores(2 * sent + 10)
         cluster.kill()
         worker.await_log("brokers are down", PATIENCE)
+        time.sleep(OUTAGE_SECONDS)
         cluster.start()
         stage.publish(packets[2 * sent + 10 : 2 * sent + 20])
         assert [score["offset"] for score in stage.await_scores(2 * sent + 20)] == list(range(2 * sent + 20))
