@@ -23,8 +23,8 @@ def add_offsets(commands: Any) -> None:
     show = add_command(actions, "show", _show, "How far the group is in every partition.")
     take_over = add_command(
         actions, "import", _import,
-        "Between two clusters: go on at the sink from where the group at the source got to, in partitions that have no "
-        "offset at the sink. Once, when a deployment changes from at-least-once to exactly-once; no worker may run.",
+        "Between two clusters: go on at the sink from where the group at the source got to, in partitions where it is "
+        "further. Once, when a deployment changes from at-least-once to exactly-once; no worker may run.",
     )  # fmt: skip
     set_ = add_command(actions, "set", _set, "Go on from another offset; no worker may run.")
     set_.add_argument("places", nargs="+", metavar="TOPIC[/PARTITION]", help="Where")

@@ -137,7 +137,9 @@ def _shared_properties(settings: Settings) -> Mapping[str, str]:
 
 _SECURITY = ("security.", "sasl.", "ssl.", "enable.sasl", "enable.ssl", "https.", "client.dns", "broker.address")
 _CONNECTION = (*_SECURITY, "bootstrap.servers", "client.id", "socket.", "reconnect.", "error_cb", "logger")
-_MEMBERSHIP = ("group.protocol", "group.instance", "group.remote", "partition.assignment", "session.", "heartbeat.")
+_MEMBERSHIP = (
+    "group.protocol", "group.instance", "group.remote", "partition.assignment", "session.", "heartbeat.", "max.poll."
+)  # fmt: skip
 
 
 def _client_id() -> str:

@@ -20,6 +20,10 @@ class KafkaFailure(RbstreamError):
     """Kafka refused something for good, or has been away for too long."""
 
 
+class ProducerLostError(KafkaFailure):
+    """This producer does not get on any more; a new one of the same name does, and ends what this one left open."""
+
+
 class InstanceInUseError(KafkaFailure):
     """The broker still holds a predecessor's static membership under this instance id (KIP-848)."""
 

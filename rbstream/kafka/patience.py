@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
-from rbstream.kafka.faults import Aborted, Fault, KafkaFailure, judge
+from rbstream.kafka.faults import Aborted, Fault, KafkaFailure, ProducerLostError, judge
 
 T = TypeVar("T")
 Client = Consumer | Producer
@@ -48,24 +48,22 @@ class Patience:
         """The function's result. function: takes the seconds that it may take, and can be called again.
 
         doing: for messages. budget: until when, by the monotonic clock, this piece of work may take. answers: whether
-        the brokers answer the same client: what runs into time-outs all the same is given up sooner.
+        the brokers answer the same client: what runs into time-outs all the same is given up.
         Raises Aborted where the work has to be taken up anew, KafkaFailure where it's over.
         """
         outage = self.outage(doing, budget)
+        answered: float | None = None
         while True:
             try:
                 return function(CALL_SECONDS)
             except KafkaException as error:
                 check(doing, error.args[0])
-                if (
-                    error.args[0].code() == KafkaError._TIMED_OUT
-                    and outage.seconds > SECONDS_BEFORE_STUCK
-                    and answers()
-                ):
-                    raise KafkaFailure(
-                        f"{doing}: the brokers answer, and this has not got on for {outage.seconds:.0f} s; "
-                        "a new process will"
-                    ) from error
+                if error.args[0].code() == KafkaError._TIMED_OUT and answers():
+                    answered = answered or time.monotonic()
+                    if time.monotonic() - answered > SECONDS_BEFORE_STUCK:
+                        raise ProducerLostError(f"{doing}: the brokers answer, and it does not get on") from error
+                else:
+                    answered = None
                 outage.wait(error.args[0])
 
     def insist(self, doing: str, function: Callable[[float], T]) -> T:
@@ -99,11 +97,6 @@ class Outage:
         self._since = time.monotonic()
         self._next_word = self._since + SECONDS_BEFORE_A_WORD
 
-    @property
-    def seconds(self) -> float:
-        """How long it has been waiting."""
-        return time.monotonic() - self._since
-
     def wait(self, error: KafkaError | None = None) -> None:
         """Wait a moment. Raises KafkaFailure where it took too long, Aborted where only the budget is used up."""
         self._tick()
@@ -136,4 +129,6 @@ def check(doing: str, error: KafkaError) -> None:
     if fault is Fault.REPEAT:
         return
     told = f"{doing}: {error.str()} ({error.name()})"
+    if error.code() == KafkaError.INVALID_TXN_STATE:  # the broker aborted it by itself, while nobody could reach it
+        raise ProducerLostError(told)
     raise Aborted(told) if fault is Fault.ABORT else KafkaFailure(told)

@@ -7,7 +7,7 @@ from typing import Any
 import confluent_kafka
 
 from rbstream.errors import UsageError
-from rbstream.kafka.clients import consumer_config, producer_config
+from rbstream.kafka.clients import consumer_config, member_config, producer_config, reader_config
 from rbstream.settings import Settings
 
 # Without servers there is nobody to connect to, and without this method no token to be fetched.
@@ -15,11 +15,12 @@ _SERVERS, _FETCHES = "bootstrap.servers", ("sasl.oauthbearer.method", "oidc")
 
 
 def try_clients(settings: Settings) -> None:
-    """Make both clients and let them go. Raises UsageError with librdkafka's words for what it does not take.
+    """Make all clients there can be, and let them go. Raises UsageError with librdkafka's words for what it refuses.
 
     A misspelt name, a value out of bounds, a certificate that can't be read, properties that exclude each other.
     """
-    _try("source", lambda config: confluent_kafka.Consumer(config).close(), consumer_config(settings))
+    for config in (consumer_config(settings), reader_config(settings), member_config(settings)):
+        _try("source", lambda config: confluent_kafka.Consumer(config).close(), config)
     _try("sink", confluent_kafka.Producer, producer_config(settings))
 
 

@@ -6,19 +6,20 @@ group says of a progress topic's partition is meant of the source topic's. A sec
 
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from rbstream.errors import LimitError
 from rbstream.kafka import patterns
 from rbstream.kafka.clients import Complaints
 from rbstream.kafka.patience import Patience
+from rbstream.settings import Settings
 from rbstream.worker.batcher import Partition
 from rbstream.worker.feed import Changes, Watermarks, callbacks
 from rbstream.worker.mirror import Mirror
 from rbstream.worker.source import as_kafka, offset_gone, watermarks
+from rbstream.worker.witness import Witness, has_group
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,31 @@ _NO_FAULTS = frozenset(
 )
 
 
+class Bridge:
+    """What there is between two clusters, whichever consumers come and go. Raises KafkaFailure."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.mirror = Mirror(settings)
+        self.witness = Witness(settings, settings.source.report_progress) if has_group(settings) else None
+
+    def start(self) -> None:
+        """Look after progress topics, and tell of progress. Raises KafkaFailure, LimitError."""
+        self.mirror.start()
+        if self.witness is not None:
+            self.witness.start()
+
+    def close(self) -> None:
+        """No more of it."""
+        self.mirror.close()
+        if self.witness is not None:
+            self.witness.close()
+
+
 class TwoClusters:
     """A feed (see `worker/feed.py`).
 
-    member: of the group at the sink. reader: of the source, by hand. prefix: of the progress topics. report: whether
-    progress is committed to the group at the source too. complaints: of both consumers.
+    member: of the group at the sink. reader: of the source, by hand. prefix: of the progress topics. complaints: of
+    both consumers.
     """
 
     def __init__(
@@ -47,18 +68,17 @@ class TwoClusters:
         member: Consumer,
         reader: Consumer,
         prefix: str,
-        mirror: Mirror,
+        bridge: Bridge,
         patience: Patience,
-        report: bool,
         complaints: Iterable[Complaints],
         max_outage: float,
     ) -> None:
         self._member = member
         self._reader = reader
         self._prefix = prefix
-        self._mirror = mirror
+        self._mirror = bridge.mirror
+        self._witness = bridge.witness
         self._patience = patience
-        self._report = report
         self._complaints = list(complaints)
         self._max_outage = max_outage
         self._reading: set[Partition] = set()
@@ -77,7 +97,9 @@ class TwoClusters:
         self._member.subscribe([_named(self._prefix, topic) for topic in topics], **callbacks(ours, self._source))
 
     def begin(self, offsets: Mapping[Partition, int]) -> None:
-        self._refuse_to_begin_anew([partition for partition, at in offsets.items() if at == OFFSET_BEGINNING])
+        if OFFSET_BEGINNING in offsets.values():
+            self._mirror.insist(self._mirror.look)  # before it is read: a progress topic may just have been made anew
+        self._refuse_to_go_back(offsets)
         members = [TopicPartition(self._prefix + topic, number, _NOTHING) for topic, number in offsets]
         self._member.incremental_assign(members)
         self._member.pause(members)
@@ -111,10 +133,8 @@ class TwoClusters:
         return offset_gone(self._reader, partition, position, f"rbstream offsets set {topic}/{number} earliest")
 
     def committed(self, offsets: Mapping[Partition, int]) -> None:
-        if self._report:
-            positions = [TopicPartition(*partition, at) for partition, at in offsets.items()]
-            with suppress(KafkaException):
-                self._reader.commit(offsets=positions, asynchronous=True)
+        if self._witness is not None:
+            self._witness.tell(offsets)
 
     def check(self) -> None:
         self._mirror.check()
@@ -135,29 +155,20 @@ class TwoClusters:
             self._reader.incremental_unassign(as_kafka(gone))
             self._reading -= gone
 
-    def _refuse_to_begin_anew(self, partitions: list[Partition]) -> None:
-        """Nothing is committed here: then the group at the source has to know of nothing either."""
-
-        def ask(seconds: float) -> list[TopicPartition]:
-            try:
-                answer = self._reader.committed(as_kafka(partitions), timeout=seconds)
-                refused = next((each.error for each in answer if each.error is not None), None)
-                if refused is not None:
-                    raise KafkaException(refused)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
-                    raise
-                return []  # who may not have a group there never had one
-            return answer
-
-        answer = self._patience.insist("asking the group at the source", ask) if partitions else []
-        for each in answer:
-            if each.offset >= 0:
-                at = f"{each.topic}/{each.partition}"
+    def _refuse_to_go_back(self, offsets: Mapping[Partition, int]) -> None:
+        """Where the group at the source is further than ours, others worked there, or our progress was lost."""
+        if self._witness is None:
+            return
+        anew = OFFSET_BEGINNING in offsets.values()
+        # To begin anew without its word could double a night; else the source may be away.
+        told = self._witness.ask(list(offsets), self._patience if anew else None)
+        for (topic, number), at_source in told.items():
+            ours = offsets[topic, number]
+            if at_source > max(0, ours):
                 raise LimitError(
-                    f"{at}: the group at the sink has no offset, and the one at the source has {each.offset}: to begin "
-                    "anew would double what is before it. `rbstream offsets import` goes on from there, `rbstream "
-                    f"offsets set {at} earliest` begins anew"
+                    f"{topic}/{number}: the group at the sink has {'no offset' if ours < 0 else ours}, and the one at "
+                    f"the source has {at_source}: what is in between would come twice. `rbstream offsets import` goes "
+                    f"on from there, `rbstream offsets set {topic}/{number} OFFSET` from elsewhere"
                 )
 
     def _is_no_fault(self, message: KafkaMessage) -> bool:

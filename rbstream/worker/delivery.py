@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.faults import Aborted, KafkaFailure, ProducerLostError
 from rbstream.kafka.patience import CALL_SECONDS, Patience, answers, check
 from rbstream.metrics import Metrics
 from rbstream.worker.messages import Outgoing
@@ -55,6 +55,8 @@ class ExactlyOnce:
             if error.args[0].code() != KafkaError._STATE:  # else it failed before, in a call that does not tell
                 check(PRODUCING, error.args[0])
             raise Aborted(f"{PRODUCING}: {error.args[0].str()}") from error
+        except ProducerLostError:  # another one will end what this one left open
+            raise
         except KafkaFailure:
             self._try_to_abort()
             raise

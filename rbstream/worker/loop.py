@@ -79,6 +79,11 @@ class Worker:
         self._quiet_until = time.monotonic() + QUIET_SECONDS
         self._leaving = False
 
+    @property
+    def accepted(self) -> int:
+        """How many rejections are still let through uncounted."""
+        return self._rejections.accepted
+
     def run(self) -> None:
         """Consume until asked to stop, then finish what is under way."""
         self._feed.join(self._settings.source.topics, Changes(self._on_assign, self._on_revoke, self._on_lost))

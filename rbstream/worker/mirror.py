@@ -1,20 +1,22 @@
 """Progress topics at the sink: for each source topic an empty one with as many partitions, made by whoever comes first.
 
 They are what the group subscribes to where the data is in another cluster; its offsets of them are offsets of the
-source. Whoever deletes one deletes those offsets: a ledger, a compacted topic, remembers which topics there were (by
-Kafka's topic ids), so that this is noticed, and nothing begins anew.
+source. Whoever deletes one deletes those offsets: a ledger, a compacted topic, remembers which topics there were, here
+and at the source, by Kafka's ids, so that this is noticed, and nothing begins anew.
 """
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]
 
-from rbstream.errors import LimitError, RbstreamError
+from rbstream.errors import LimitError
 from rbstream.kafka import patterns
 from rbstream.kafka.clients import (
     METADATA_REFRESH_MS,
@@ -27,11 +29,12 @@ from rbstream.kafka.clients import (
     progress_prefix,
     with_voice,
 )
-from rbstream.kafka.faults import Fault, KafkaFailure, judge
-from rbstream.kafka.patience import CALL_SECONDS, Patience
+from rbstream.kafka.faults import KafkaFailure
+from rbstream.kafka.patience import CALL_SECONDS
 from rbstream.settings import Settings
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # New topics and partitions are looked for as often as the clients do.
 SECONDS_BETWEEN_LOOKS = METADATA_REFRESH_MS / 1000
@@ -49,24 +52,56 @@ _NO_RIGHT = frozenset(
 _LEDGER_CONFIG = {"cleanup.policy": "compact"}
 
 
+class Known(NamedTuple):
+    """Kafka's ids of a source topic and of its progress topic; None where they can't be told."""
+
+    progress: str | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What there is: partitions of source topics and of the sink's, ids of the former and of their progress topics."""
+
+    source: Mapping[str, int]
+    sink: Mapping[str, int]
+    ids: Mapping[str, Known]
+
+
 class Mirror:
-    """Looks after the progress topics, in a thread of its own once it is started."""
+    """Looks after the progress topics, in a thread of its own once it is started.
+
+    max_outage: for how long a look may fail [s], before the process is no good.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.source.topics
         self._prefix = progress_prefix(settings)
+        self._max_outage = settings.sink.max_outage
         self._servers = producer_config(settings)["bootstrap.servers"]
         sink = with_voice(admin_config(producer_config(settings)), Complaints("sink admin"))
         source = with_voice(admin_config(consumer_config(settings)), Complaints("source admin"))
         self._sink, self._source = AdminClient(sink), AdminClient(source)
         self._ledger = Ledger(sink, self._prefix.removesuffix("."))
-        self._failure: RbstreamError | None = None
+        self._lock = threading.Lock()
+        self._failure: Exception | None = None
         self._closed = threading.Event()
 
     def start(self) -> None:
         """Look now, and from now on. Raises KafkaFailure, LimitError (see `look`)."""
-        Patience(ANSWER_SECONDS, lambda: None).insist("looking after progress topics", lambda _: self.look())
+        self.insist(self.look)
         threading.Thread(target=self._watch, name="mirror", daemon=True).start()
+
+    def insist(self, look: Callable[[], T]) -> T:
+        """What a look gives, tried for a while. Raises KafkaFailure where Kafka does not answer, and what it raises."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return look()
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise KafkaFailure(f"looking after progress topics: {error.args[0].str()}") from error
+                time.sleep(SECONDS_BETWEEN_TRIES)
 
     def check(self) -> None:
         """Raises what went wrong since the start."""
@@ -77,70 +112,120 @@ class Mirror:
         """Look no more."""
         self._closed.set()
 
-    def look(self, renew: bool = False) -> dict[str, int]:
-        """Make the progress topics and partitions that are missing. Returns the source topics and their partitions.
+    def look(self) -> None:
+        """Make the progress topics and partitions that are missing.
 
-        renew: take what is there for what is meant to be, as an operator has said where to go on.
         Raises LimitError where one was deleted or made anew behind our back, KafkaFailure where it can't be made,
         KafkaException where Kafka does not answer.
         """
-        source = {name: n for name, n in _topics(self._source).items() if patterns.matches(self._topics, name)}
-        known = self._known(source, renew)
-        there = self._find({self._prefix + name for name in known})
-        for name, partitions in source.items():
-            self._make(name, partitions, there.get(self._prefix + name), name in known)
-        ids = self._ids([self._prefix + name for name in source])
-        for name in source:
-            self._remember(name, known.get(name), ids.get(self._prefix + name))
-        return source
+        with self._lock:
+            known = self._known()
+            sight = self._see(known)
+            for name in sight.source:
+                if trouble := self._trouble(name, known.get(name), sight):
+                    raise LimitError(f"{trouble}: nothing is read, as that would lose alerts or double them. {_ADVICE}")
+            self._make(sight, known)
+
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with which source topics. Raises KafkaException."""
+        with self._lock:
+            if self._ledger.topic not in (there := _topics(self._sink)):
+                told = f"the ledger of progress topics, {self._ledger.topic}, was deleted"
+                return {name: told for name in self._see({}).source if self._prefix + name in there}
+            known = self._ledger.read()
+            sight = self._see(known)
+            found = {name: self._trouble(name, known.get(name), sight) for name in sight.source}
+            return {name: trouble for name, trouble in found.items() if trouble}
+
+    def prepare(self, troubles: Iterable[str]) -> None:
+        """Make what is missing, for offsets that are about to be set. troubles: topics that are not accepted yet."""
+        with self._lock:
+            if self._ledger.topic not in _topics(self._sink):
+                self._create(self._ledger.topic, 1, _LEDGER_CONFIG)
+            self._make(self._see({}), self._ledger.read(), troubles)
+            self._all_ids()
+
+    def accept(self, names: Iterable[str]) -> None:
+        """Take the topics that are there for those that are meant: their offsets are as an operator wants them."""
+        with self._lock:
+            ids = self._all_ids()
+            for name in names:
+                self._ledger.write(name, ids[name])
+
+    def _all_ids(self) -> Mapping[str, Known]:
+        """Of all topics. Raises KafkaException while brokers don't know of all progress topics yet."""
+        ids = self._see({}).ids
+        if any(known.progress is None for known in ids.values()):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "progress topics that were made are not there yet"))
+        return ids
 
     def _watch(self) -> None:
+        answered = time.monotonic()
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS):
             try:
                 self.look()
-            except RbstreamError as error:
-                self._failure = error
-                return
-            except KafkaException as error:  # an outage is noticed, and bounded, by those who read and write
-                if judge(error.args[0]) in (Fault.EXIT, Fault.UNKNOWN):
+                answered = time.monotonic()
+            except KafkaException as error:
+                if time.monotonic() - answered > self._max_outage:
                     self._failure = KafkaFailure(f"looking after progress topics: {error.args[0].str()}")
                     return
+            except Exception as error:  # raised by whoever checks
+                self._failure = error
+                return
 
-    def _known(self, source: Mapping[str, int], renew: bool) -> dict[str, str]:
-        """Ids of the progress topics that there have been, by source topic; those of topics that are gone left out."""
+    def _known(self) -> dict[str, Known]:
+        """What the ledger holds; it is made where there is none yet, and none of what it would tell of."""
         there = _topics(self._sink)
         if self._ledger.topic not in there:
-            left = sorted(name for name in source if self._prefix + name in there)
-            if left and not renew:
+            left = sorted(name for name in there if name.startswith(self._prefix))
+            if left:
                 raise LimitError(
-                    f"the ledger of progress topics, {self._ledger.topic}, was deleted, and the progress topic of "
-                    f"{left[0]} is there: nobody can tell any more whether its offsets are whole; {_ADVICE}"
+                    f"the ledger of progress topics, {self._ledger.topic}, was deleted, and {left[0]} is there: nobody "
+                    f"can tell any more whether its offsets are whole. {_ADVICE}"
                 )
             self._create(self._ledger.topic, 1, _LEDGER_CONFIG)
-        return {} if renew else {name: id_ for name, id_ in self._ledger.read().items() if name in source}
+        return self._ledger.read()
 
-    def _find(self, wanted: set[str]) -> dict[str, int]:
-        """The sink's topics; asked again for a while where some that are wanted are missing."""
+    def _see(self, known: Mapping[str, Known]) -> _Sight:
+        """Look around. Brokers learn of topics one after the other: those that are known are asked for some times."""
+        source = {name: n for name, n in _topics(self._source).items() if patterns.matches(self._topics, name)}
+        wanted = {self._prefix + name for name in known if name in source}
         for _ in range(TRIES_TO_FIND):
-            there = _topics(self._sink)
-            if wanted <= set(there):
+            sink = _topics(self._sink)
+            if wanted <= set(sink):
                 break
             time.sleep(SECONDS_BETWEEN_TRIES)
-        return there
+        at_source = _ids(self._source, list(source))
+        at_sink = _ids(self._sink, [self._prefix + name for name in source if self._prefix + name in sink])
+        ids = {name: Known(at_sink.get(self._prefix + name), at_source.get(name)) for name in source}
+        return _Sight(source, sink, ids)
 
-    def _make(self, name: str, partitions: int, there: int | None, known: bool) -> None:
-        progress = self._prefix + name
-        if there is None and known:
-            raise LimitError(f"progress topic {progress} was deleted, and the group's offsets with it; {_ADVICE}")
-        if there is None:
-            self._create(progress, partitions, {})
-        elif there > partitions:
-            raise LimitError(
-                f"source topic {name} has {partitions} partitions, and had {there}: it was made anew, and offsets of "
-                f"the old one mean nothing in it; {_ADVICE}"
-            )
-        elif there < partitions:
-            self._grow(progress, partitions)
+    def _trouble(self, name: str, known: Known | None, sight: _Sight) -> str | None:
+        """Why the group's offsets of a topic can't be what they were; None where they can."""
+        progress, now = self._prefix + name, sight.ids[name]
+        if known is None:
+            return None
+        if progress not in sight.sink:
+            return f"progress topic {progress} was deleted, and the group's offsets with it"
+        if None not in (known.progress, now.progress) and known.progress != now.progress:
+            return f"progress topic {progress} was deleted and made anew, and the group's offsets went with the old one"
+        if None not in (known.source, now.source) and known.source != now.source:
+            return f"source topic {name} was made anew, and offsets of the old one mean nothing in it"
+        return None
+
+    def _make(self, sight: _Sight, known: Mapping[str, Known], leave: Iterable[str] = ()) -> None:
+        """Make what is missing, and remember it. leave: what not to remember yet."""
+        for name, partitions in sight.source.items():
+            there = sight.sink.get(self._prefix + name)
+            if there is None:
+                self._create(self._prefix + name, partitions, {})
+            elif there < partitions:
+                self._grow(self._prefix + name, partitions)
+        new = [name for name in sight.source if name not in known and name not in leave]
+        ids = _ids(self._sink, [self._prefix + name for name in new])
+        for name in new:
+            if self._prefix + name in ids:  # else not every broker knows of it: at the next look, then
+                self._ledger.write(name, Known(ids[self._prefix + name], sight.ids[name].source))
 
     def _create(self, topic: str, partitions: int, config: dict[str, str]) -> None:
         if said := patterns.name_problem(topic):
@@ -173,46 +258,23 @@ class Mirror:
             if code not in (KafkaError.TOPIC_ALREADY_EXISTS, KafkaError.INVALID_PARTITIONS):
                 raise
 
-    def _ids(self, topics: list[str]) -> dict[str, str]:
-        if not topics:
-            return {}
-        answers = self._sink.describe_topics(TopicCollection(topics), request_timeout=ANSWER_SECONDS)
-        ids = {}
-        for topic, answer in answers.items():
-            try:
-                ids[topic] = str(answer.result().topic_id)
-            except KafkaException as error:  # not known everywhere yet: at the next look, then
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise
-        return ids
-
-    def _remember(self, name: str, known: str | None, now: str | None) -> None:
-        if now is None or known == now:
-            return
-        if known is not None:
-            raise LimitError(
-                f"progress topic {self._prefix}{name} was deleted and made anew, and the group's offsets are gone with "
-                f"the old one; {_ADVICE}"
-            )
-        self._ledger.write(name, now)
-
 
 _ADVICE = (
-    "nothing is read, as it would begin anew. Look at `rbstream offsets show`, say where to go on by `rbstream offsets "
-    "import` (from the group at the source) or `rbstream offsets set`, and start the workers again"
+    "Look at `rbstream offsets show`; say where to go on, in each partition that holds alerts, by `rbstream offsets "
+    "import` (from the group at the source) or `rbstream offsets set`; and start the workers again"
 )
 
 
 class Ledger:
-    """Which progress topics there have been: id by source topic, in a compacted topic. config: to connect by."""
+    """Which progress topics there have been, by source topic, in a compacted topic. config: to connect by."""
 
     def __init__(self, config: dict[str, Any], topic: str) -> None:
         self.topic = topic
         self._config = config
-        self._read: dict[str, str] = {}
+        self._read: dict[str, Known] = {}
         self._next = 0
 
-    def read(self) -> dict[str, str]:
+    def read(self) -> dict[str, Known]:
         """What it holds. Raises KafkaException."""
         at = TopicPartition(self.topic, 0)
         consumer = make_consumer({**self._config, "group.id": self.topic, "enable.auto.commit": False}, _UNHEARD)
@@ -225,22 +287,23 @@ class Ledger:
                 message = consumer.poll(CALL_SECONDS)
                 if message is not None and message.error() is None:
                     self._next = (message.offset() or 0) + 1
-                    self._read[_text(message.key())] = _text(message.value())
+                    self._read[_text(message.key())] = Known(**json.loads(_text(message.value())))
                 elif time.monotonic() > deadline:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"reading {self.topic}"))
         finally:
             consumer.close()
         return dict(self._read)
 
-    def write(self, name: str, id_: str) -> None:
-        """Remember a topic. Raises KafkaFailure where that can't be written."""
+    def write(self, name: str, known: Known) -> None:
+        """Remember a topic. Raises KafkaException."""
         failed: list[KafkaError] = []
         producer = make_producer({**self._config, "message.timeout.ms": int(ANSWER_SECONDS * 1000)}, _UNHEARD)
-        producer.produce(self.topic, id_, name, on_delivery=lambda error, _: failed.append(error) if error else None)
+        value = json.dumps(known._asdict())
+        producer.produce(self.topic, value, name, on_delivery=lambda error, _: failed.append(error) if error else None)
         while producer.flush(CALL_SECONDS):
             pass
         if failed:
-            raise KafkaFailure(f"the ledger of progress topics, {self.topic}, can't be written: {failed[0].str()}")
+            raise KafkaException(failed[0])
 
 
 _UNHEARD = Complaints("ledger")
@@ -249,6 +312,24 @@ _UNHEARD = Complaints("ledger")
 def _topics(admin: AdminClient) -> dict[str, int]:
     metadata = admin.list_topics(timeout=ANSWER_SECONDS)
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+
+def _ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
+    """Kafka's ids of topics; those left out that a broker does not know (yet), or knows no id of (before 2.8)."""
+    if not topics:
+        return {}
+    ids = {}
+    answers = admin.describe_topics(TopicCollection(topics), request_timeout=ANSWER_SECONDS)
+    for topic, answer in answers.items():
+        try:
+            id_ = answer.result().topic_id
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            continue
+        if id_ is not None and (id_.get_most_significant_bits() or id_.get_least_significant_bits()):
+            ids[topic] = str(id_)
+    return ids
 
 
 def _text(value: str | bytes | None) -> str:

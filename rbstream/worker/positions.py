@@ -1,34 +1,33 @@
 """How far the group is, seen from outside, and moving it while no worker runs: `rbstream offsets`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, TopicPartition
 
 from rbstream.config import required
 from rbstream.errors import UsageError
 from rbstream.kafka import patterns
 from rbstream.kafka.clients import (
     Complaints,
-    admin_config,
     consumer_config,
     make_consumer,
     member_config,
     producer_config,
     progress_prefix,
     reader_config,
-    with_voice,
 )
 from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.groups import members
 from rbstream.kafka.patience import Patience
-from rbstream.kafka.topics import ANSWER_SECONDS, Cluster
+from rbstream.kafka.topics import Cluster
 from rbstream.settings import Settings
 from rbstream.worker.batcher import Partition
 from rbstream.worker.mirror import Mirror
 from rbstream.worker.offsets import GroupOffsets, Mark
+from rbstream.worker.witness import has_group
 
 # A person waits for this, and can call it again.
 PATIENCE = Patience(30.0, lambda: None)
@@ -71,17 +70,17 @@ class Positions:
         self.two = settings.delivery == "exactly-once" and source.id != sink.id
         self._topics = {name: n for name, n in source.topics.items() if patterns.matches(settings.source.topics, name)}
         self._stack = ExitStack()
-        # Both ask for a group's offsets without joining it.
+        # They ask for a group's offsets without joining it.
         self._reader = self._consumer(reader_config(settings))
-        self._source = GroupOffsets(self._reader, PATIENCE)
-        self._group = self._source
+        self._group = GroupOffsets(self._reader, PATIENCE)
+        self._source: GroupOffsets | None = None
         if self.two:
+            self._source = self._group if has_group(settings) else None
             self._group = GroupOffsets(self._consumer(member_config(settings)), PATIENCE, progress_prefix(settings))
 
     def _consumer(self, config: dict[str, Any]) -> Consumer:
-        hidden = ("group.instance", "group.protocol", "session.", "heartbeat.", "partition.assignment")
+        hidden = ("group.instance", "group.protocol", "session.", "heartbeat.", "partition.assignment", "max.poll.")
         plain = {name: value for name, value in config.items() if not name.startswith(hidden)}
-        plain["isolation.level"] = "read_committed"  # waits for a transaction that is just being committed
         return self._stack.enter_context(closing(make_consumer(plain, Complaints("offsets"))))
 
     def close(self) -> None:
@@ -91,12 +90,12 @@ class Positions:
     def show(self) -> list[Position]:
         """How far each partition is, in order."""
         partitions = [(topic, number) for topic, count in sorted(self._topics.items()) for number in range(count)]
-        committed = self._committed(self._group, partitions)
-        at_source = self._committed(self._source, partitions) if self.two else {}
+        committed = _committed(self._group, partitions)
+        at_source = _committed(self._source, partitions) if self._source is not None else {}
         return [Position(each, *self._range(each), committed.get(each), at_source.get(each)) for each in partitions]
 
     def take_over(self, dry_run: bool) -> list[Position]:
-        """Go on at the sink where the group at the source got to, for partitions without an offset there.
+        """Go on at the sink where the group at the source got to, in partitions where it is further.
 
         Returns these, as they are then. Raises UsageError where there is one cluster, KafkaFailure where workers run.
         """
@@ -105,11 +104,12 @@ class Positions:
                 "offsets import: the group lives at the source here, and there is nothing to take over; it is for "
                 'delivery = "exactly-once" between two clusters'
             )
-        self._refuse_members()
+        if self._source is None:
+            raise UsageError("offsets import: the source does not let us have a group, so nothing can be known of it")
         moved = [
             replace(each, committed=each.at_source)
             for each in self.show()
-            if each.committed is None and each.at_source is not None
+            if each.at_source is not None and each.at_source > (each.committed or 0)
         ]
         self._commit(moved, dry_run)
         return moved
@@ -117,7 +117,8 @@ class Positions:
     def set(self, places: Iterable[str], to: To, dry_run: bool) -> list[Position]:
         """Go on from another offset. places: TOPIC or TOPIC/PARTITION. Returns the positions as they are then.
 
-        Raises UsageError for a place that is not there or an offset that its partition does not hold.
+        Raises UsageError for a place that is not there or an offset that its partition does not hold, KafkaFailure
+        where workers run.
         """
         there = self.show()
         chosen: dict[str, Position] = {}
@@ -130,40 +131,56 @@ class Positions:
         return list(chosen.values())
 
     def _commit(self, positions: list[Position], dry_run: bool) -> None:
-        if dry_run:
-            return
-        if self.two:
-            with closing(Mirror(self._settings)) as mirror:
-                PATIENCE.insist("looking after progress topics", lambda _: mirror.look(renew=True))
+        self._refuse_members("source", consumer_config(self._settings))
         marks = {each.partition: Mark(each.committed) for each in positions if each.committed is not None}
-        if not marks:
+        if not self.two:
+            if marks and not dry_run:
+                _write(self._group, marks)
             return
-        try:
-            self._group.commit(marks)
-        except (Aborted, KafkaFailure) as error:
-            raise KafkaFailure(f"{error}; stop all workers of the group first") from error
+        self._refuse_members("sink", producer_config(self._settings))
+        with closing(Mirror(self._settings)) as mirror:
+            troubles = mirror.insist(mirror.troubles)
+            mended = self._mended(positions, troubles)
+            if marks and not dry_run:
+                mirror.insist(lambda: mirror.prepare(troubles))
+                _write(self._group, marks)
+                if self._source is not None:  # else it would still be ahead of what was set back
+                    _write(self._source, marks)
+                mirror.insist(lambda: mirror.accept(mended))
 
-    def _refuse_members(self) -> None:
-        """At the source, too: who still commits there would be ahead of what is taken over."""
+    def _mended(self, positions: list[Position], troubles: Mapping[str, str]) -> list[str]:
+        """The topics whose progress was lost, and of which all is said now. Raises UsageError where only a part is."""
+        said = {each.partition for each in positions}
+        mended = sorted({topic for topic, _ in said if topic in troubles})
+        left = [each for each in self.show() if each.partition[0] in mended and each.high > each.low]
+        unsaid = [each.name for each in left if each.partition not in said]
+        if unsaid:
+            raise UsageError(
+                f"{troubles[mended[0]]}: say at once where to go on in all partitions that hold alerts; these would "
+                f"begin anew: {', '.join(unsaid)}"
+            )
+        return mended
+
+    def _refuse_members(self, side: str, config: dict[str, Any]) -> None:
+        """Who still works would go on from where he is, and commit over it."""
         group = self._settings.source.group_id
-        admin = AdminClient(with_voice(admin_config(consumer_config(self._settings)), Complaints("source admin")))
-        (asked,) = admin.describe_consumer_groups([group], request_timeout=ANSWER_SECONDS).values()
-        try:
-            members = len(asked.result().members)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return
-            raise KafkaFailure(f"asking for members of group {group}: {error.args[0].str()}") from error
-        if members:
-            raise KafkaFailure(f"group {group} has {members} members at the source; stop them first")
+        if running := members(side, config, group):
+            raise KafkaFailure(f"group {group} has {running} members at the {side}: stop all workers first")
 
     def _range(self, partition: Partition) -> tuple[int, int]:
         at = TopicPartition(*partition)
         return PATIENCE.insist("asking for offsets", lambda s: self._reader.get_watermark_offsets(at, timeout=s))
 
-    @staticmethod
-    def _committed(group: GroupOffsets, partitions: list[Partition]) -> dict[Partition, int]:
-        return {each: mark.offset for each, mark in group.committed(partitions).items() if mark.offset >= 0}
+
+def _committed(group: GroupOffsets, partitions: list[Partition]) -> dict[Partition, int]:
+    return {each: mark.offset for each, mark in group.committed(partitions).items() if mark.offset >= 0}
+
+
+def _write(group: GroupOffsets, marks: Mapping[Partition, Mark]) -> None:
+    try:
+        group.commit(marks)
+    except (Aborted, KafkaFailure) as error:
+        raise KafkaFailure(f"{error}; do workers of the group run?") from error
 
 
 def _resolved(position: Position, to: To) -> int:

@@ -4,8 +4,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from functools import partial
 
 import confluent_kafka
 
@@ -26,7 +28,7 @@ from rbstream.kafka.clients import (
     reader_config,
     with_limits,
 )
-from rbstream.kafka.faults import InstanceInUseError
+from rbstream.kafka.faults import InstanceInUseError, ProducerLostError
 from rbstream.kafka.patience import Patience
 from rbstream.kafka.registry import open_schemas
 from rbstream.kafka.topics import Cluster
@@ -37,12 +39,11 @@ from rbstream.model.manifest import Bundle
 from rbstream.packet.framing import SchemaSource
 from rbstream.pipeline import Pipeline, Scorer
 from rbstream.settings import Settings
-from rbstream.worker.bridge import TwoClusters
+from rbstream.worker.bridge import Bridge, TwoClusters
 from rbstream.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rbstream.worker.feed import Feed, OneCluster
 from rbstream.worker.loop import Worker
 from rbstream.worker.messages import JD, MAIN, Destinations, Encoder
-from rbstream.worker.mirror import Mirror
 from rbstream.worker.offsets import GroupOffsets
 from rbstream.worker.rejects import Rejections
 from rbstream.worker.scoring import Scoring
@@ -54,6 +55,8 @@ REQUIRED = ("source.bootstrap_servers", "source.topics", "sink.topic", "sink.dea
 # A broker gives a dead static member up after 45 s (group.consumer.session.timeout.ms); a little more than that.
 SECONDS_FOR_INSTANCE = 60.0
 SECONDS_BETWEEN_TRIES = 2.0
+# Each that was lost keeps some threads; a night in which so many are needs another process, or somebody to look at it.
+MOST_PRODUCERS = 5
 # A batch that is scored at all is done long before.
 SECONDS_TO_SCORE = 30.0
 
@@ -75,8 +78,8 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
     with closing(health), ExitStack() as stack:
         port = health.start(settings.metrics.host, settings.metrics.port)
         destinations, two = _look_around(settings)
-        mirror = stack.enter_context(closing(Mirror(settings))) if two else None
-        producer = _producer(settings, destinations, metrics)
+        bridge = stack.enter_context(closing(Bridge(settings))) if two else None
+        make = partial(_producer, settings, destinations, metrics)
         scorer = _load(settings, bundle, metrics)
         health.set_model_ready()
         logger.info(
@@ -86,9 +89,9 @@ def run(settings: Settings, accept_rejects: int = 0) -> None:
         )  # fmt: skip
         rejections = Rejections(settings.rejects, {}, accept_rejects)
         with _scoring(settings, bundle, filters, scorer, destinations, schemas) as scoring:
-            if mirror is not None:
-                mirror.start()
-            _work(settings, scoring, producer, mirror, stop, health, metrics, rejections)
+            if bridge is not None:
+                bridge.start()
+            _work(settings, scoring, make, bridge, stop, health, metrics, rejections)
     logger.info("stopped; all that was read is committed or will be read again")
 
 
@@ -175,28 +178,30 @@ def _leave() -> None:
 def _work(
     settings: Settings,
     scoring: Scoring,
-    producer: confluent_kafka.Producer,
-    mirror: Mirror | None,
+    make: Callable[[], confluent_kafka.Producer],
+    bridge: Bridge | None,
     stop: Stop,
     health: Health,
     metrics: Metrics,
     rejections: Rejections,
 ) -> None:
-    """Run the loop; once more where a dead predecessor's membership has not been given up yet."""
+    """Run the loop; once more where a dead predecessor's membership has not been given up yet, or a producer was lost.
+
+    make: makes a producer. bridge: where source and sink are two clusters.
+    """
     patience = Patience(settings.sink.max_outage, health.tick, lambda: stop.deadline)
     give_up: float | None = None
-    if settings.delivery == "exactly-once":
-        # Ends what a predecessor of the same name left open.
-        patience.insist("getting ready for transactions", producer.init_transactions)
+    producers = [_ready(make(), settings, patience)]
     while True:
-        feed, offsets = _feed(settings, mirror, patience, metrics)
+        feed, offsets = _feed(settings, bridge, patience, metrics)
         delivery: Delivery = (
-            ExactlyOnce(producer, offsets, patience, metrics)
+            ExactlyOnce(producers[-1], offsets, patience, metrics)
             if settings.delivery == "exactly-once"
-            else AtLeastOnce(producer, offsets, patience)
+            else AtLeastOnce(producers[-1], offsets, patience)
         )
+        worker = Worker(settings, feed, scoring, delivery, offsets, stop, health, metrics, rejections)
         try:
-            Worker(settings, feed, scoring, delivery, offsets, stop, health, metrics, rejections).run()
+            worker.run()
             return
         except InstanceInUseError as error:
             give_up = give_up or time.monotonic() + SECONDS_FOR_INSTANCE
@@ -205,19 +210,33 @@ def _work(
             if time.monotonic() > give_up:
                 raise
             logger.warning("%s; trying again", error)
-            scoring.discard()
             time.sleep(SECONDS_BETWEEN_TRIES)
+        except ProducerLostError as error:
+            if stop.requested or len(producers) == MOST_PRODUCERS:
+                raise
+            logger.warning("%s; going on with a new producer", error)
+            # The lost one is kept: to let it go could wait for what it waits for.
+            producers.append(_ready(make(), settings, patience))
+        rejections = replace(rejections, accepted=worker.accepted)
+        scoring.discard()
 
 
-def _feed(settings: Settings, mirror: Mirror | None, patience: Patience, metrics: Metrics) -> tuple[Feed, GroupOffsets]:
-    """Where messages come from, and what the group has committed. mirror: where source and sink are two clusters."""
+def _ready(producer: confluent_kafka.Producer, settings: Settings, patience: Patience) -> confluent_kafka.Producer:
+    if settings.delivery == "exactly-once":
+        # Ends what a predecessor of the same name left open.
+        patience.insist("getting ready for transactions", producer.init_transactions)
+    return producer
+
+
+def _feed(settings: Settings, bridge: Bridge | None, patience: Patience, metrics: Metrics) -> tuple[Feed, GroupOffsets]:
+    """Where messages come from, and what the group has committed."""
     outage = settings.sink.max_outage
     complaints = Complaints("consumer", metrics.count_error)
-    if mirror is None:
+    if bridge is None:
         consumer = make_consumer(consumer_config(settings), complaints)
         return OneCluster(consumer, settings.source.group_id, complaints, outage), GroupOffsets(consumer, patience)
     others = Complaints("member", metrics.count_error)
     member, reader = make_consumer(member_config(settings), others), make_consumer(reader_config(settings), complaints)
-    prefix, report = progress_prefix(settings), settings.source.report_progress
-    feed = TwoClusters(member, reader, prefix, mirror, patience, report, (complaints, others), outage)
+    prefix = progress_prefix(settings)
+    feed = TwoClusters(member, reader, prefix, bridge, patience, (complaints, others), outage)
     return feed, GroupOffsets(member, patience, prefix)

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from rbstream.kafka import patience as module
-from rbstream.kafka.faults import Aborted, KafkaFailure
+from rbstream.kafka.faults import Aborted, KafkaFailure, ProducerLostError
 from rbstream.kafka.patience import Patience
 
 TIMED_OUT = KafkaError._TIMED_OUT
@@ -58,6 +58,7 @@ def test_a_first_answer_counts_however_late_it_is() -> None:
         (patience(max_outage=-1), AWAY, PAST, KafkaFailure, "has not answered for"),
         (patience(), MOVED, math.inf, Aborted, "ILLEGAL_GENERATION"),
         (patience(), REFUSED, math.inf, KafkaFailure, "TOPIC_AUTHORIZATION_FAILED"),
+        (patience(), KafkaError.INVALID_TXN_STATE, math.inf, ProducerLostError, "INVALID_TXN_STATE"),
     ],
 )
 def test_what_ends_the_asking(waits: Patience, code: int, budget: float, raised: type[Exception], words: str) -> None:
@@ -74,7 +75,7 @@ def test_what_times_out_for_long_though_the_brokers_answer_is_given_up(
 ) -> None:
     monkeypatch.setattr(module, "SECONDS_BEFORE_STUCK", seconds)
     if ends:
-        with pytest.raises(KafkaFailure, match="the brokers answer"):
+        with pytest.raises(ProducerLostError, match="the brokers answer"):
             patience().call("asking", failing(code), answers=lambda: answers)
     else:
         assert patience().call("asking", failing(code, times=5), answers=lambda: answers) == "answer"

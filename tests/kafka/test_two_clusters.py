@@ -24,6 +24,11 @@ from tiny import environment, rbstream
 from worker import variables
 
 Fresh = Callable[[str], str]
+
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
 # For longer outages: RBSTREAM_TEST_OUTAGE=120.
 OUTAGE_SECONDS = float(os.environ.get("RBSTREAM_TEST_OUTAGE", "0"))
 
@@ -74,11 +79,7 @@ def test_every_alert_goes_out_once_though_workers_are_killed(stage: Stage, packe
     assert len(offsets(stage.read("out"))) == 40
     assert not stage.out.open_transactions()
     assert stage.out.read_all(progress(stage)) == []
-    told = stage.broker.committed(stage.topic("group"), stage.topic("in"))
-    assert {at: position.offset for at, position in told.items()} == {
-        (stage.topic("in"), 0): 20,
-        (stage.topic("in"), 1): 20,
-    }
+    assert not stage.lag()  # the group at the source is told, too
 
 
 def test_new_topics_and_partitions_at_the_source_are_mirrored_and_read_from_their_beginning(
@@ -131,9 +132,10 @@ def test_a_committed_offset_that_was_deleted_at_the_source_halts_and_the_command
 
 @pytest.mark.parametrize("anew", [False, True], ids=["deleted", "made anew"])
 def test_a_progress_topic_that_is_deleted_halts_and_never_begins_anew(
-    stage: Stage, packets: list[bytes], anew: bool
+    stage: Stage, packets: list[bytes], anew: bool, protocol: str
 ) -> None:
-    quiet = {"source__report_progress": "false"}  # nothing at the source tells that there was progress
+    # Nothing at the source tells that there was progress.
+    quiet = {"source__report_progress": "false", "source__group_protocol": protocol}
     stage.publish(packets[:5])
     worker = stage.start(**quiet)
     stage.await_scores(5)
@@ -148,7 +150,13 @@ def test_a_progress_topic_that_is_deleted_halts_and_never_begins_anew(
         assert f"progress topic {progress(stage)} was deleted" in each.text()
         assert "Traceback" not in each.text()
     assert len(stage.scores()) == 5
-    assert offsets_command(stage, "set", f"{stage.topic('in')}/0", 5)[0] == 0
+    assert "0 offsets were taken over" in offsets_command(stage, "import")[1]
+    assert stage.start(ready=False, name="still", **quiet).wait(PATIENCE) == 3
+    stage.publish(packets[20:21], partition=1)
+    status, _, errors = offsets_command(stage, "set", f"{stage.topic('in')}/0", 5)
+    assert status == 2
+    assert f"these would begin anew: {stage.topic('in')}/1" in errors
+    assert offsets_command(stage, "set", stage.topic("in"), "latest")[0] == 0
     stage.publish(packets[5:8])
     stage.start(name="third", **quiet)
     assert [score["offset"] for score in stage.await_scores(8)] == list(range(8))
@@ -173,7 +181,7 @@ def test_a_deployment_that_was_at_least_once_goes_on_where_it_was_once_that_is_a
     wait_until(lambda: not stage.lag(), "lag 0 at the source", PATIENCE)
     status, _, errors = offsets_command(stage, "import")
     assert status == 1
-    assert "stop them first" in errors
+    assert "stop all workers first" in errors
     assert old.stop() == 0
     stage.publish(packets[14:16])
     refused = stage.start(ready=False, name="refused")
@@ -191,7 +199,63 @@ def test_a_deployment_that_was_at_least_once_goes_on_where_it_was_once_that_is_a
     assert (shown["committed"], shown["lag"]) == (12, 0)
     status, _, errors = offsets_command(stage, "set", stage.topic("in"), "earliest")
     assert status == 1
-    assert "stop all workers of the group first" in errors
+    assert "stop all workers first" in errors
+
+
+def test_a_source_topic_that_was_made_anew_halts_until_it_is_said_where_to_begin(
+    stage: Stage, packets: list[bytes]
+) -> None:
+    stage.publish(packets[:5])
+    first = stage.start()
+    stage.await_scores(5)
+    assert first.stop() == 0
+    stage.broker.delete(stage.topic("in"))
+    wait_until(lambda: not _is_there(stage.broker, stage.topic("in")), "the topic is gone")
+    stage.broker.create(stage.topic("in"))
+    stage.publish(packets[5:12])
+    second = stage.start(ready=False, name="second")
+    assert second.wait(PATIENCE) == 3
+    assert f"source topic {stage.topic('in')} was made anew" in second.text()
+    assert offsets_command(stage, "set", stage.topic("in"), "earliest")[0] == 0
+    stage.start(name="third")
+    assert len(stage.await_scores(12)) == 12
+
+
+def test_what_an_at_least_once_worker_did_in_between_is_not_done_again(stage: Stage, packets: list[bytes]) -> None:
+    for number, delivery in enumerate(["exactly-once", "at-least-once"]):
+        stage.publish(packets[5 * number : 5 * number + 5])
+        worker = stage.start(delivery=delivery, name=delivery)
+        stage.await_scores(5 * number + 5)
+        wait_until(lambda: not stage.lag(), "told at the source", PATIENCE)
+        assert worker.stop() == 0
+    worker = stage.start(ready=False, name="third")
+    assert worker.wait(PATIENCE) == 3
+    assert "rbstream offsets import" in worker.text()
+    assert "1 offsets were taken over" in offsets_command(stage, "import")[1]
+    stage.publish(packets[10:12])
+    stage.start(name="fourth")
+    assert [score["offset"] for score in stage.await_scores(12)] == list(range(12))
+
+
+def test_a_source_that_lets_us_have_no_group_is_read_all_the_same(
+    bundle: Path, tmp_path: Path, sink: Broker, packets: list[bytes], fresh: Fresh, kafka: None
+) -> None:
+    source = Broker(AUTHORIZER)
+    stage: Stage | None = None
+    try:
+        source.start()
+        deny(source, (ResourceType.GROUP, "*", AclOperation.ALL))
+        stage = Stage(source, bundle, tmp_path, fresh("denied"), sink=sink)
+        stage.publish(packets[:5])
+        worker = stage.start()
+        assert len(stage.await_scores(5)) == 5
+        assert "the source does not let us have a group" in worker.text()
+        assert worker.stop() == 0
+        assert offsets_command(stage, "show")[0] == 0
+    finally:
+        if stage is not None:
+            stage.close()
+        source.close()
 
 
 def test_either_cluster_away_and_back_loses_and_doubles_nothing(
@@ -213,32 +277,31 @@ def test_either_cluster_away_and_back_loses_and_doubles_nothing(
 
 
 def test_without_the_right_to_make_topics_it_says_what_to_run(stage: Stage, kafka: None, packets: list[bytes]) -> None:
-    sink = Broker(
-        {
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "allow.everyone.if.no.acl.found": "true",
-        }
-    )
+    sink = Broker(AUTHORIZER)
     try:
         sink.start()
         stage.sink = sink
         sink.create(stage.topic("out"), stage.topic("dead"), stage.topic("scores"))
-        rules = [
-            AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, permission)
-            for kind, name in ((ResourceType.BROKER, "kafka-cluster"), (ResourceType.TOPIC, "*"))
-            for operation, permission in (
-                (AclOperation.ALL, AclPermissionType.ALLOW),
-                (AclOperation.CREATE, AclPermissionType.DENY),
-            )
-        ]
-        for future in sink.admin.create_acls(rules).values():
-            future.result(30)
+        create = AclOperation.CREATE
+        deny(sink, (ResourceType.BROKER, "kafka-cluster", create), (ResourceType.TOPIC, "*", create))
         worker = stage.start(ready=False)
         assert worker.wait(PATIENCE) == 1
         assert "kafka-topics.sh --bootstrap-server" in worker.text()
         assert "Traceback" not in worker.text()
     finally:
         sink.close()
+
+
+def deny(broker: Broker, *what: tuple[ResourceType, str, AclOperation]) -> None:
+    """Take some rights from everybody, and leave all others."""
+    rules = []
+    for kind, name, operation in what:
+        for each, permission in ((AclOperation.ALL, AclPermissionType.ALLOW), (operation, AclPermissionType.DENY)):
+            rules.append(AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", each, permission))
+    if AclOperation.ALL in [operation for *_, operation in what]:
+        rules = [rule for rule in rules if rule.permission_type == AclPermissionType.DENY]
+    for future in broker.admin.create_acls(rules).values():
+        future.result(30)
 
 
 def _is_there(cluster: Broker, topic: str) -> bool:
