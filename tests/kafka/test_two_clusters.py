@@ -130,7 +130,11 @@ def test_a_committed_offset_that_was_deleted_at_the_source_halts_and_the_command
     assert [score["offset"] for score in stage.await_scores(7)] == [0, 1, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize("anew", [False, True], ids=["deleted", "made anew"])
+@pytest.mark.parametrize(
+    ("anew", "protocol"),
+    [(False, "classic"), (True, "classic"), (True, "consumer")],
+    ids=["deleted", "made anew, classic", "made anew, consumer"],
+)
 def test_a_progress_topic_that_is_deleted_halts_and_never_begins_anew(
     stage: Stage, packets: list[bytes], anew: bool, protocol: str
 ) -> None:
