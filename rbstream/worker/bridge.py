@@ -13,7 +13,6 @@ from confluent_kafka import Message as KafkaMessage
 from rbstream.errors import LimitError
 from rbstream.kafka import patterns
 from rbstream.kafka.clients import Complaints
-from rbstream.kafka.patience import Patience
 from rbstream.settings import Settings
 from rbstream.worker.batcher import Partition
 from rbstream.worker.feed import Changes, Watermarks, callbacks
@@ -23,6 +22,9 @@ from rbstream.worker.witness import Witness, has_group
 
 logger = logging.getLogger(__name__)
 
+# To begin anew without the witness' word could double a night; for what goes on it is asked in passing, as the source
+# may be away.
+ANSWER_SECONDS, GLANCE_SECONDS = 30.0, 1.0
 # Progress topics are empty, and nothing is fetched of them.
 _NOTHING = 0
 # The survey deletes topics that are over, and may not let us have a group: that is its to decide, and no alert is lost.
@@ -69,7 +71,6 @@ class TwoClusters:
         reader: Consumer,
         prefix: str,
         bridge: Bridge,
-        patience: Patience,
         complaints: Iterable[Complaints],
         max_outage: float,
     ) -> None:
@@ -78,7 +79,6 @@ class TwoClusters:
         self._prefix = prefix
         self._mirror = bridge.mirror
         self._witness = bridge.witness
-        self._patience = patience
         self._complaints = list(complaints)
         self._max_outage = max_outage
         self._reading: set[Partition] = set()
@@ -160,8 +160,7 @@ class TwoClusters:
         if self._witness is None:
             return
         anew = OFFSET_BEGINNING in offsets.values()
-        # To begin anew without its word could double a night; else the source may be away.
-        told = self._witness.ask(list(offsets), self._patience if anew else None)
+        told = self._witness.ask(list(offsets), ANSWER_SECONDS if anew else GLANCE_SECONDS)
         for (topic, number), at_source in told.items():
             ours = offsets[topic, number]
             if at_source > max(0, ours):
@@ -186,5 +185,5 @@ class TwoClusters:
 def _named(prefix: str, topic: str) -> str:
     """A progress topic's name, or the pattern of such, by the source's."""
     if patterns.is_pattern(topic):
-        return f"^{prefix.replace('.', chr(92) + '.')}{topic[1:]}"
+        return "^" + prefix.replace(".", r"\.") + topic[1:]
     return prefix + topic

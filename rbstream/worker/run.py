@@ -238,5 +238,5 @@ def _feed(settings: Settings, bridge: Bridge | None, patience: Patience, metrics
     others = Complaints("member", metrics.count_error)
     member, reader = make_consumer(member_config(settings), others), make_consumer(reader_config(settings), complaints)
     prefix = progress_prefix(settings)
-    feed = TwoClusters(member, reader, prefix, bridge, patience, (complaints, others), outage)
+    feed = TwoClusters(member, reader, prefix, bridge, (complaints, others), outage)
     return feed, GroupOffsets(member, patience, prefix)

@@ -13,7 +13,6 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from rbstream.kafka.clients import Complaints, consumer_config, make_consumer, reader_config
 from rbstream.kafka.groups import members
-from rbstream.kafka.patience import CALL_SECONDS, Patience
 from rbstream.settings import Settings
 from rbstream.worker.batcher import Partition
 
@@ -42,14 +41,15 @@ class Witness:
         self._report = report
         self._told: dict[Partition, int] = {}
         self._lock = threading.Lock()
-        self._more, self._done = threading.Event(), threading.Event()
+        self._more = threading.Event()
         self._closed = False
+        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
         self._asking = make_consumer(self._config, Complaints("witness"))
 
     def start(self) -> None:
         """Report from now on, if that is wanted."""
         if self._report:
-            threading.Thread(target=self._work, name="report", daemon=True).start()
+            self._thread.start()
 
     def tell(self, offsets: Mapping[Partition, int]) -> None:
         """Progress was committed at the sink."""
@@ -58,46 +58,35 @@ class Witness:
                 self._told |= offsets
             self._more.set()
 
-    def ask(self, partitions: list[Partition], patience: Patience | None) -> dict[Partition, int]:
-        """What is committed at the source, where anything is.
-
-        patience: to wait for an answer; None: to do without where there is none at once. Raises KafkaFailure.
-        """
-
-        def ask(seconds: float) -> list[TopicPartition]:
-            answer = self._asking.committed([TopicPartition(*each) for each in partitions], timeout=seconds)
-            for each in answer:
-                if each.error is not None:
-                    raise KafkaException(each.error)
-            return answer
-
+    def ask(self, partitions: list[Partition], seconds: float) -> dict[Partition, int]:
+        """What is committed at the source, where anything is. seconds: to wait for an answer; none in time is none."""
         try:
-            answer = ask(CALL_SECONDS) if patience is None else patience.insist("asking the group at the source", ask)
+            answer = self._asking.committed([TopicPartition(*each) for each in partitions], timeout=seconds)
         except KafkaException as error:
             logger.warning("the group at the source does not answer: %s", error.args[0].str())
             return {}
+        # A partition that it has trouble with has no offset.
         return {(each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
 
     def close(self) -> None:
         """Report what is left, if that goes quickly."""
         self._closed = True
-        if self._report:
-            self._more.set()
-            self._done.wait(LAST_REPORT_SECONDS)
+        self._more.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_REPORT_SECONDS)
 
     def _work(self) -> None:
         # Never closed: that would wait for answers that may not come; the end of the process ends it.
         consumer = make_consumer(self._config, Complaints("report"))
-        while not self._done.is_set():
+        while True:
             self._more.wait()
             self._more.clear()
-            closed = self._closed
             with self._lock:
                 told, self._told = self._told, {}
             _commit(consumer, told)
-            if closed:
-                self._done.set()
-            elif not self._closed:
+            if self._closed and not self._told:
+                return
+            if not self._closed:
                 time.sleep(SECONDS_BETWEEN_REPORTS)
 
 
