@@ -5,7 +5,7 @@ group says of a progress topic's partition is meant of the source topic's. A sec
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -62,7 +62,7 @@ class TwoClusters:
     """A feed (see `worker/feed.py`).
 
     member: of the group at the sink. reader: of the source, by hand. prefix: of the progress topics. complaints: of
-    both consumers.
+    both consumers. max_outage: how long Kafka may be away [s]. tick: called while we wait, so that health sees us.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class TwoClusters:
         bridge: Bridge,
         complaints: Iterable[Complaints],
         max_outage: float,
+        tick: Callable[[], None],
     ) -> None:
         self._member = member
         self._reader = reader
@@ -81,6 +82,7 @@ class TwoClusters:
         self._witness = bridge.witness
         self._complaints = list(complaints)
         self._max_outage = max_outage
+        self._tick = tick
         self._reading: set[Partition] = set()
         self._told: set[str] = set()
 
@@ -98,7 +100,8 @@ class TwoClusters:
 
     def begin(self, offsets: Mapping[Partition, int]) -> None:
         if OFFSET_BEGINNING in offsets.values():
-            self._mirror.insist(self._mirror.look)  # before it is read: a progress topic may just have been made anew
+            # Before it is read: a progress topic may just have been made anew.
+            self._mirror.insist(self._mirror.look, self._max_outage, self._tick)
         self._refuse_to_go_back(offsets)
         members = [TopicPartition(self._prefix + topic, number, _NOTHING) for topic, number in offsets]
         self._member.incremental_assign(members)

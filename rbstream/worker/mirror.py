@@ -92,10 +92,16 @@ class Mirror:
         self.insist(self.look)
         threading.Thread(target=self._watch, name="mirror", daemon=True).start()
 
-    def insist(self, look: Callable[[], T]) -> T:
-        """What a look gives, tried for a while. Raises KafkaFailure where Kafka does not answer, and what it raises."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+    def insist(
+        self, look: Callable[[], T], seconds: float = ANSWER_SECONDS, tick: Callable[[], None] = lambda: None
+    ) -> T:
+        """What a look gives, tried for so long. Raises KafkaFailure where Kafka does not answer, and what it raises.
+
+        tick: called at every try, so that health sees us.
+        """
+        deadline = time.monotonic() + seconds
         while True:
+            tick()
             try:
                 return look()
             except KafkaException as error:

@@ -193,7 +193,7 @@ def _work(
     give_up: float | None = None
     producers = [_ready(make(), settings, patience)]
     while True:
-        feed, offsets = _feed(settings, bridge, patience, metrics)
+        feed, offsets = _feed(settings, bridge, patience, health, metrics)
         delivery: Delivery = (
             ExactlyOnce(producers[-1], offsets, patience, metrics)
             if settings.delivery == "exactly-once"
@@ -228,7 +228,9 @@ def _ready(producer: confluent_kafka.Producer, settings: Settings, patience: Pat
     return producer
 
 
-def _feed(settings: Settings, bridge: Bridge | None, patience: Patience, metrics: Metrics) -> tuple[Feed, GroupOffsets]:
+def _feed(
+    settings: Settings, bridge: Bridge | None, patience: Patience, health: Health, metrics: Metrics
+) -> tuple[Feed, GroupOffsets]:
     """Where messages come from, and what the group has committed."""
     outage = settings.sink.max_outage
     complaints = Complaints("consumer", metrics.count_error)
@@ -238,5 +240,5 @@ def _feed(settings: Settings, bridge: Bridge | None, patience: Patience, metrics
     others = Complaints("member", metrics.count_error)
     member, reader = make_consumer(member_config(settings), others), make_consumer(reader_config(settings), complaints)
     prefix = progress_prefix(settings)
-    feed = TwoClusters(member, reader, prefix, bridge, (complaints, others), outage)
+    feed = TwoClusters(member, reader, prefix, bridge, (complaints, others), outage, health.tick)
     return feed, GroupOffsets(member, patience, prefix)
