@@ -15,7 +15,7 @@ from rbstream.kafka import patterns
 from rbstream.kafka.clients import Complaints
 from rbstream.settings import Settings
 from rbstream.worker.batcher import Partition
-from rbstream.worker.feed import Changes, Watermarks, callbacks
+from rbstream.worker.feed import Changes, Watermarks, callbacks, leave
 from rbstream.worker.mirror import Mirror
 from rbstream.worker.source import as_kafka, offset_gone, watermarks
 from rbstream.worker.witness import Witness, has_group
@@ -145,7 +145,7 @@ class TwoClusters:
             complaints.check(self._max_outage)
 
     def close(self) -> None:
-        self._member.close()
+        leave(self._member)
         self._reader.close()
 
     def _source(self, given: list[TopicPartition]) -> list[Partition]:

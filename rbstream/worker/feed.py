@@ -3,10 +3,12 @@
 Here both are one cluster, and one consumer does all. `worker/bridge.py` is for a group that lives at the sink.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from rbstream.errors import LimitError
@@ -14,6 +16,8 @@ from rbstream.kafka.clients import Complaints
 from rbstream.worker.batcher import Partition
 from rbstream.worker.source import as_kafka, offset_gone, watermarks
 
+# Partitions are given back at once; what is fetched ahead takes a moment to be thrown away.
+LEAVE_SECONDS = 2.0
 Watermarks = dict[Partition, tuple[int, int] | None]
 
 
@@ -115,7 +119,18 @@ class OneCluster:
         self._complaints.check(self._max_outage)
 
     def close(self) -> None:
-        self._consumer.close()
+        leave(self._consumer)
+
+
+def leave(consumer: Consumer) -> None:
+    """Leave the group, and close. An assignment that is told only while a consumer closes can hang the whole process
+    for ever (librdkafka 2.16, in its binding's answer): what there is to tell is heard before."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    with suppress(KafkaException):  # of one that can't go on, and has nothing to tell
+        consumer.unsubscribe()
+        while time.monotonic() < deadline and (consumer.poll(0.05) is not None or consumer.assignment()):
+            pass
+    consumer.close()
 
 
 def callbacks(changes: Changes, partitions: Callable[[list[TopicPartition]], list[Partition]] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: the first asks the worker to finish what it has, a second one ends it at once."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -48,6 +49,8 @@ class Stop:
         name = signal.Signals(os.read(reader, 1)[0]).name
         logger.info("%s: finishing what is under way", name, extra={"seconds": self._drain})
         self.ask()
+        # Should a client hang in a way that no thread of ours gets to run, this ends the process all the same.
+        faulthandler.dump_traceback_later(self._drain + 2 * GRACE_SECONDS, exit=True)
         threading.Thread(target=self._second, args=(reader,), name="second signal", daemon=True).start()
         time.sleep(self._drain + GRACE_SECONDS)
         logger.error("not done %g s after %s; what is not committed will be taken up again", self._drain, name)
