@@ -66,7 +66,11 @@ def member_config(settings: Settings) -> Config:
 
 def reader_config(settings: Settings) -> Config:
     """For a consumer of `[source]` that is told by hand what to read, as the group lives at the sink."""
-    config = consumer_config(settings)
+    return without_membership(consumer_config(settings))
+
+
+def without_membership(config: Config) -> Config:
+    """A consumer's configuration for one that does not subscribe: without what only members of a group need."""
     return {name: value for name, value in config.items() if not name.startswith(_MEMBERSHIP)}
 
 

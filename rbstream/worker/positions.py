@@ -18,6 +18,7 @@ from rbstream.kafka.clients import (
     producer_config,
     progress_prefix,
     reader_config,
+    without_membership,
 )
 from rbstream.kafka.faults import Aborted, KafkaFailure
 from rbstream.kafka.groups import members
@@ -76,12 +77,11 @@ class Positions:
         self._source: GroupOffsets | None = None
         if self.two:
             self._source = self._group if has_group(settings) else None
-            self._group = GroupOffsets(self._consumer(member_config(settings)), PATIENCE, progress_prefix(settings))
+            asking = self._consumer(without_membership(member_config(settings)))
+            self._group = GroupOffsets(asking, PATIENCE, progress_prefix(settings))
 
     def _consumer(self, config: dict[str, Any]) -> Consumer:
-        hidden = ("group.instance", "group.protocol", "session.", "heartbeat.", "partition.assignment", "max.poll.")
-        plain = {name: value for name, value in config.items() if not name.startswith(hidden)}
-        return self._stack.enter_context(closing(make_consumer(plain, Complaints("offsets"))))
+        return self._stack.enter_context(closing(make_consumer(config, Complaints("offsets"))))
 
     def close(self) -> None:
         """Let the clients go."""
