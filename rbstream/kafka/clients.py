@@ -1,6 +1,8 @@
 """The clients: librdkafka's configuration from the settings, and what the clients say while nobody calls them."""
 
+import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -28,9 +30,11 @@ FETCHES_AHEAD = 4
 LARGEST_FETCH_BYTES = 4 << 20
 # The same complaint again and again tells nothing new: a broker that is away makes some a second.
 SECONDS_BETWEEN_COMPLAINTS = 30.0
-# While all brokers are away librdkafka says so at every try to connect, of which there is one in 10 s at least
-# (reconnect.backoff.max.ms); after some of them without a word, one is back.
-SECONDS_OF_SILENCE = 35.0
+# How often a client tells what its brokers did: 6 kB of text, to know within seconds that they do nothing.
+STATISTICS_MS = 5_000
+# A client that has nothing to read hears from its brokers all the same: metadata every 10 s, and a heartbeat is at
+# most 15 s away (group.consumer.max.heartbeat.interval.ms).
+LEAST_SILENCE_SECONDS = 30.0
 
 
 def consumer_config(settings: Settings) -> Config:
@@ -157,35 +161,55 @@ class Complaints:
         self._client = client
         self._count = count
         self._said: dict[str, float] = {}
-        self._away_since = self._away_until = 0.0
+        self._silence = _Silence()
         self.last: KafkaError | None = None
 
     def check(self, max_outage: float) -> None:
-        """Raises KafkaFailure where no broker has been there for so long [s]."""
-        away = self._away_until - self._away_since
-        if away > max_outage and time.monotonic() - self._away_until < SECONDS_OF_SILENCE:
-            raise KafkaFailure(f"{self._client}: no broker has answered for {away:.0f} s: {self._text()}")
+        """Raises KafkaFailure where no broker has answered for so long [s]."""
+        silent = self._silence.seconds
+        if silent > max(max_outage, LEAST_SILENCE_SECONDS):
+            why = f": {self.last.str()}" if self.last is not None else ""
+            raise KafkaFailure(f"{self._client}: no broker has answered for {silent:.0f} s{why}")
 
-    def _text(self) -> str:
-        return self.last.str() if self.last is not None else ""
+    def on_statistics(self, statistics: str) -> None:
+        """librdkafka's `stats_cb`."""
+        self._silence.hear(statistics)
 
-    def __call__(self, error: KafkaError) -> None:
+    def on_error(self, error: KafkaError) -> None:
         """librdkafka's `error_cb`."""
         name = error.name()
         self.last = error
         self._count(self._client, name)
         now = time.monotonic()
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._away_since = now if now - self._away_until > SECONDS_OF_SILENCE else self._away_since
-            self._away_until = now
         if now - self._said.get(name, -SECONDS_BETWEEN_COMPLAINTS) >= SECONDS_BETWEEN_COMPLAINTS:
             self._said[name] = now
             logger.warning("Kafka client: %s", error.str(), extra={"client": self._client, "error": name})
 
 
+class _Silence:
+    """For how long no broker has answered a client, by its statistics (librdkafka's STATISTICS.md: `ts`, `rx`).
+
+    That all brokers are down it tells by an error too; but not always, and of one that is frozen minutes later.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._at = math.inf
+        self._answers = 0
+
+    def hear(self, statistics: str) -> None:
+        told = json.loads(statistics)
+        at, answers = told["ts"] / 1e6, sum(broker["rx"] for broker in told["brokers"].values())
+        if answers > self._answers:
+            self.seconds = 0.0
+        else:  # who was halted in between, did not listen
+            self.seconds += min(max(0.0, at - self._at), 2 * STATISTICS_MS / 1000)
+        self._at, self._answers = at, answers
+
+
 def with_voice(config: Config, complaints: Complaints) -> Config:
     """A configuration whose client complains through `complaints` and logs through rbstream's log."""
-    return {**config, "error_cb": complaints, "logger": _librdkafka}
+    return {**config, "error_cb": complaints.on_error, "logger": _librdkafka}
 
 
 _librdkafka = logging.getLogger("rbstream.librdkafka")
@@ -194,9 +218,10 @@ _librdkafka = logging.getLogger("rbstream.librdkafka")
 _librdkafka.addFilter(lambda record: not record.getMessage().startswith(("FAIL ", "GETPID ")))
 
 
-def make_consumer(config: Config, complaints: Complaints) -> confluent_kafka.Consumer:
-    """A consumer that does not read yet."""
-    return confluent_kafka.Consumer(with_voice(config, complaints))
+def make_consumer(config: Config, complaints: Complaints, polled: bool = False) -> confluent_kafka.Consumer:
+    """A consumer that does not read yet. polled: whether it is all the time, and can tell what its brokers do."""
+    statistics = {"stats_cb": complaints.on_statistics, "statistics.interval.ms": STATISTICS_MS} if polled else {}
+    return confluent_kafka.Consumer(with_voice({**config, **statistics}, complaints))
 
 
 def make_producer(config: Config, complaints: Complaints) -> confluent_kafka.Producer:

@@ -38,6 +38,8 @@ QUIET_SECONDS = 15.0
 # Rewinds without a success in between: a cause that so many tries do not mend is for the supervisor.
 MOST_ABORTS = 10
 LONGEST_PAUSE_SECONDS = 10.0
+# Given back at once where Kafka is there; where it is not, a client may wait for an answer of 10 s, and then once more.
+SECONDS_TO_LEAVE = 30.0
 # What a static member is told whose predecessor has not been given up yet (KIP-848, error 111): the client has no name
 # for it, and tells of it as of any fatal error, so that only the words differ.
 INSTANCE_IN_USE = KafkaError(111).str()
@@ -99,7 +101,8 @@ class Worker:
             raise KafkaFailure(f"Kafka client: {error.args[0].str()} ({error.args[0].name()})") from error
         finally:
             self._leaving = True
-            self._feed.close()
+            with self._stop.bounded(SECONDS_TO_LEAVE):
+                self._feed.close()
 
     def _turn(self) -> None:
         if not self._scoring.waiting:  # else it is their results that are progress

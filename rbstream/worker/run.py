@@ -235,10 +235,11 @@ def _feed(
     outage = settings.sink.max_outage
     complaints = Complaints("consumer", metrics.count_error)
     if bridge is None:
-        consumer = make_consumer(consumer_config(settings), complaints)
+        consumer = make_consumer(consumer_config(settings), complaints, polled=True)
         return OneCluster(consumer, settings.source.group_id, complaints, outage), GroupOffsets(consumer, patience)
     others = Complaints("member", metrics.count_error)
-    member, reader = make_consumer(member_config(settings), others), make_consumer(reader_config(settings), complaints)
+    member = make_consumer(member_config(settings), others, polled=True)
+    reader = make_consumer(reader_config(settings), complaints, polled=True)
     prefix = progress_prefix(settings)
     feed = TwoClusters(member, reader, prefix, bridge, (complaints, others), outage, health.tick)
     return feed, GroupOffsets(member, patience, prefix)

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rbstream.errors import ExitStatus
 
@@ -35,6 +37,17 @@ class Stop:
     def ask(self) -> None:
         """As a signal does."""
         self._asked = time.monotonic() if self._asked is None else self._asked
+
+    @contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """End the process if what is done in here takes longer: nobody may have asked it to stop."""
+        if not self.requested:  # else it is bounded already
+            faulthandler.dump_traceback_later(seconds, exit=True)
+        try:
+            yield
+        finally:
+            if not self.requested:
+                faulthandler.cancel_dump_traceback_later()
 
     def install(self) -> None:
         """Listen for signals. A thread does, as the main one may be waiting for Kafka when they come."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,23 @@ class Broker(Cluster):
         """SIGKILL."""
         self._end(signal.SIGKILL, 30)
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal that it lives on with."""
+        assert self._process is not None, "it doesn't run"
+        self._process.send_signal(number)
+
     def _end(self, number: signal.Signals, seconds: float) -> None:
         assert self._process is not None, "it doesn't run"
         self._process.send_signal(number)
         self._process.wait(seconds)
         self._process = None
+
+    def await_death(self, seconds: float) -> None:
+        """Wait until it has ended by itself; one that has not by then is killed."""
+        assert self._process is not None, "it doesn't run"
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self.kill()
 
     def close(self) -> None:
         """End it, and remove its folder."""

@@ -59,8 +59,10 @@ class Stage:
             worker.await_ready(PATIENCE)
         return worker
 
-    def publish(self, contents: Iterable[bytes | None], topic: str | None = None, **more: Any) -> None:
-        """Messages in this order, to partition 0 if nothing else is said."""
+    def publish(
+        self, contents: Iterable[bytes | None], topic: str | None = None, seconds: float = 60, **more: Any
+    ) -> None:
+        """Messages in this order, to partition 0 if nothing else is said. Fails where not all arrived in time."""
         failed: list[object] = []
         producer = Producer({"bootstrap.servers": self.broker.servers, "enable.idempotence": True, "log_level": 2})
         for content in contents:
@@ -68,7 +70,7 @@ class Stage:
             producer.produce(
                 topic or self.topic("in"), content, on_delivery=lambda error, _: failed.append(error), **options
             )
-        assert producer.flush(60) == 0
+        assert producer.flush(seconds) == 0
         assert not any(failed)
 
     def scores(self) -> list[dict[str, Any]]:

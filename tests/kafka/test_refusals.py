@@ -1,14 +1,17 @@
 """What a worker can't work with: said clearly, with the documented status, no traceback and no busy loop."""
 
 import resource
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from broker import Broker, free_port
 from cluster import wait_until
+from confluent_kafka import Message
 from stage import PATIENCE, Stage
 from worker import Worker, worker_settings
 
@@ -24,10 +27,10 @@ def topics(broker: Broker) -> dict[str, str]:
     return {name: f"refused-{name}" for name in NAMES}
 
 
-def refused(worker: Worker) -> tuple[int, str]:
+def refused(worker: Worker, seconds: float = PATIENCE) -> tuple[int, str]:
     """Status and text of a worker that ends by itself."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status = worker.wait(PATIENCE)
+    status = worker.wait(seconds)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = worker.text()
     assert "Traceback" not in text
@@ -123,7 +126,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_broker_whose_disk_is_full_ends_the_worker_when_it_was_away_for_too_long(
+def test_a_broker_whose_disk_is_full_ends_the_worker_and_nothing_is_lost_when_there_is_room_again(
     kafka: None, bundle: Path, tmp_path: Path, packets: list[bytes], small_disk: Path, fresh: Callable[[str], str]
 ) -> None:
     sizes = {"log.segment.bytes": 1 << 20, "log.index.size.max.bytes": 4096, "offsets.topic.segment.bytes": 1 << 20,
@@ -133,25 +136,59 @@ def test_a_broker_whose_disk_is_full_ends_the_worker_when_it_was_away_for_too_lo
     try:
         stage = Stage(broker.start(), bundle, tmp_path, fresh("full"))
         stage.publish(packets[:40])
-        left = small_disk / "filler"
+        filler = small_disk / "filler"
         worker = stage.start(sink__max_outage="20s")
         stage.await_scores(1)
-        with left.open("wb") as file:  # what is left of the disk
-            while True:
-                try:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-                except OSError:
-                    break
+        fill(filler)
         with pytest.raises(Exception):  # noqa: B017, PT011 - whichever way the broker goes down first
-            stage.publish(packets[40:])
+            stage.publish(packets[40:], seconds=10)
+        # It halts where a write finds no room. Where that is a page of a mapped index, it can live on by halves.
+        broker.await_death(10)
         status, text = refused(worker)
         assert status == 1, text
         assert "Kafka" in text
+
+        filler.unlink()
+        broker.start()
+        stage.start()
+        stage.publish(packets[40:50])
+        there = offsets_of(stage.read("in"))
+        stage.await_scores(len(there))
+        assert [score["offset"] for score in stage.scores()] == there
     finally:
         if stage is not None:
             stage.close()
         broker.close()
+
+
+def test_a_frozen_broker_ends_the_worker_that_waits_for_alerts_when_it_was_away_for_too_long(
+    kafka: None, bundle: Path, tmp_path: Path, fresh: Callable[[str], str]
+) -> None:
+    broker = Broker()
+    stage: Stage | None = None
+    try:
+        stage = Stage(broker.start(), bundle, tmp_path, fresh("frozen"))
+        worker = stage.start(sink__max_outage="20s")
+        broker.send(signal.SIGSTOP)
+        # Its connections live on, so that nothing fails before its requests have timed out, which takes 60 s.
+        status, text = refused(worker, 55)
+        assert status == 1, text
+        assert "no broker has answered" in text
+    finally:
+        if stage is not None:
+            stage.close()
+        broker.close()
+
+
+def fill(path: Path) -> None:
+    """Take what is left of a disk."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def offsets_of(messages: list[Message]) -> list[int]:
+    return sorted(message.offset() or 0 for message in messages)
 
 
 def test_a_port_that_answers_but_is_no_kafka_is_no_broker(topics: dict[str, str], bundle: Path, tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ class Worker:
 
     def wait(self, seconds: float = 60) -> int:
         """Its exit status, once it has ended by itself."""
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{self.name} did not end within {seconds:g} s:\n{self.text()[-4000:]}") from error
 
     def stop(self, seconds: float = 60) -> int:
         """SIGTERM; its exit status."""
