@@ -100,7 +100,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     told = [
         f"{result['model']} on {result['device']} in {result['precision']}; {result['packets']} packets of "
-        f"{result['packet_bytes']:,} bytes; the floor is pipeline + copy, that of two-clusters exactly-once in one"
+        f"{result['packet_bytes']:,} bytes; the floor is pipeline + copy; that of two-clusters is a worker within one "
+        "that runs beside it"
     ]
     soak = result["soak"]
     if soak is not None:

@@ -97,7 +97,7 @@ def bench_kafka(request: Request, settings: Settings) -> dict[str, Any]:
         rig = Rig(settings, other, folder, tar, max(map(len, packets)))
         copy = _pace(rig, "copy", "copy", request.alerts)
         paces = {delivery: _pace(rig, delivery, "worker", request.alerts) for delivery in DELIVERIES}
-        two = _pace(rig, TWO, "worker", request.alerts) if other is not None else None
+        two = _two(rig, request.alerts) if other is not None else None
         latencies = {each: _latency(rig, each, request) if request.seconds else None for each in DELIVERIES}
         soak = _soak(rig, request.soak) if request.soak else None
     floor = pipeline["total_cpu_seconds"] + copy.cpu
@@ -113,7 +113,7 @@ def bench_kafka(request: Request, settings: Settings) -> dict[str, Any]:
         "copy": _shown(copy),
         "floor_cpu_seconds": round(floor, 9),
         **workers,
-        TWO: two and {**_shown(two), "ratio": round(two.cpu / paces["exactly-once"].cpu, 4)},
+        TWO: two,
         "soak": soak,
     }
 
@@ -131,20 +131,37 @@ def _shown(pace: Pace) -> dict[str, Any]:
 
 def _pace(rig: "Rig", step: str, reader: str, alerts: int) -> Pace:
     """How fast a reader is and what it costs, while the publisher keeps ahead of it."""
-    warm = max(1, round(alerts * WARM_UP_SHARE))
     with rig.running(step, reader) as running:
-        first = running.follow(warm)
-        started, before = time.monotonic(), running.reader.usage()
-        last = running.follow(first + alerts)
-        seconds, after = time.monotonic() - started, running.reader.usage()
-    done = last - first
-    return Pace(done, done / seconds, (after.cpu - before.cpu) / done)
+        return _paces([running], alerts)[0]
+
+
+def _two(rig: "Rig", alerts: int) -> dict[str, Any]:
+    """The same from one cluster to another, and beside a worker within one: the machine's moods meet both alike."""
+    alone = _pace(rig, TWO, "worker", alerts)
+    with rig.running(DELIVERIES[0], "worker") as one, rig.running(TWO, "worker") as two:
+        within, between = _paces([one, two], alerts)
+    both = {"one": round(within.cpu, 9), "two": round(between.cpu, 9)}
+    return {**_shown(alone), "side_by_side": both, "ratio": round(between.cpu / within.cpu, 4)}
+
+
+def _paces(running: list["Running"], alerts: int) -> list[Pace]:
+    """Of readers that run at once, until each has so many alerts."""
+    begun = follow(running, max(1, round(alerts * WARM_UP_SHARE)))
+    before = [each.reader.usage() for each in running]
+    started = time.monotonic()
+    ended = follow(running, max(begun) + alerts)
+    seconds = time.monotonic() - started
+    usages = zip(before, (each.reader.usage() for each in running), strict=True)
+    return [
+        Pace(last - first, (last - first) / seconds, (after.cpu - used.cpu) / (last - first))
+        for first, last, (used, after) in zip(begun, ended, usages, strict=True)
+    ]
 
 
 def _latency(rig: "Rig", delivery: str, request: Request) -> dict[str, Any]:
     """From the input's CreateTime to a read_committed consumer of the output, at a steady rate [s]."""
     with rig.running(delivery, "worker", request.rate) as running, running.outputs() as consumer:
-        running.follow(1)
+        follow([running], 1)
         begin = time.time() + request.warm_up
         end = begin + request.seconds
         taken: list[float] = []
@@ -183,7 +200,7 @@ def _soak(rig: "Rig", alerts: int) -> dict[str, Any]:
     samples: list[tuple[int, int]] = []
     with rig.running("soak", "worker") as running:
         for number in range(1, SOAK_SAMPLES + 1):
-            done = running.follow(alerts * number // SOAK_SAMPLES)
+            (done,) = follow([running], alerts * number // SOAK_SAMPLES)
             samples.append((done, running.reader.usage().rss))
     warm = samples[round(SOAK_SAMPLES * WARM_UP_SHARE) - 1 :]
     counts, sizes = np.array(warm, np.float64).T
@@ -210,22 +227,18 @@ class Running:
         self._topics = topics
         self._publisher = publisher
         self._settings = settings
+        self._done, self._moved = 0, time.monotonic()
 
-    def follow(self, alerts: int) -> int:
-        """Wait until so many are committed, and tell how many are. Raises RbstreamError where it gets stuck."""
-        begun = self._topics.committed()
-        done, moved = begun, time.monotonic()
-        with Progress(self.name, alerts) as progress:
-            while (now := self._topics.committed()) < alerts:
-                if now > done:
-                    done, moved = now, time.monotonic()
-                elif time.monotonic() - moved > STUCK_SECONDS:
-                    raise RbstreamError(f"{self.name}: nothing moved for {STUCK_SECONDS:g} s after {done} alerts")
-                self.reader.check()
-                self._pace(self._topics.published() - now)
-                progress.show(now - begun, now)
-                time.sleep(LOOK_SECONDS)
-        return now
+    def look(self) -> int:
+        """How many alerts are committed; publisher and reader are seen to. Raises RbstreamError where it is stuck."""
+        done = self._topics.committed()
+        if done > self._done:
+            self._done, self._moved = done, time.monotonic()
+        elif time.monotonic() - self._moved > STUCK_SECONDS:
+            raise RbstreamError(f"{self.name}: nothing moved for {STUCK_SECONDS:g} s after {done} alerts")
+        self.reader.check()
+        self._pace(self._topics.published() - done)
+        return done
 
     def _pace(self, ahead: int) -> None:
         """Halt the publisher while the reader has enough: what it is too far ahead with would be deleted unread."""
@@ -252,6 +265,17 @@ class Running:
             yield consumer
         finally:
             consumer.close()
+
+
+def follow(running: list[Running], alerts: int) -> list[int]:
+    """Wait until each has committed so many, and tell how many they have. Raises RbstreamError where one is stuck."""
+    begun = done = [each.look() for each in running]
+    with Progress(", ".join(each.name for each in running), alerts) as progress:
+        while min(done) < alerts:
+            time.sleep(LOOK_SECONDS)
+            done = [each.look() for each in running]
+            progress.show(min(done) - min(begun), min(done))
+    return done
 
 
 class Rig:
@@ -285,8 +309,8 @@ class Rig:
             publish = ["-m", "rbstream", "publish", str(self._tar), "--config", config, "--topic", topics.input]
             publish += ["--loop", *(["--rate", str(rate)] if rate else [])]
             # Left in reverse: the reader leaves its group while it still has its topics.
-            started = stack.enter_context(Child(reader, self._folder, read))
-            publisher = stack.enter_context(Child("publisher", self._folder, publish))
+            started = stack.enter_context(Child(f"{topics.group}-{reader}", self._folder, read))
+            publisher = stack.enter_context(Child(f"{topics.group}-publisher", self._folder, publish))
             yield Running(name, topics, started, publisher, settings)
 
     @staticmethod

@@ -53,6 +53,22 @@ def test_its_keys_are_the_documented_ones(result: dict[str, Any]) -> None:
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
+def test_between_two_clusters_it_is_beside_a_worker_within_one(
+    broker: Broker, sink: Broker, night: Path, bundle: Path
+) -> None:
+    done = rbstream(
+        "bench", "kafka", night, "--bootstrap-servers", broker.servers, "--sink-bootstrap-servers", sink.servers,
+        "--model", bundle, *TINY, "--seconds", 0, "--soak", 0, "--json", timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)["two-clusters"]
+    assert set(two) == {"alerts", "alerts_per_second", "cpu_seconds", "side_by_side", "ratio"}
+    assert two["alerts"] >= 300
+    assert two["ratio"] == pytest.approx(two["side_by_side"]["two"] / two["side_by_side"]["one"], abs=1e-4)
+    assert not ours(broker)
+    assert not ours(sink)
+
+
 def test_the_ratios_are_those_of_their_parts(result: dict[str, Any]) -> None:
     floor = result["pipeline"]["cpu_seconds"] + result["copy"]["cpu_seconds"]
     assert result["floor_cpu_seconds"] == pytest.approx(floor, abs=2e-9)
