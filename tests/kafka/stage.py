@@ -47,7 +47,7 @@ class Stage:
         names = {name: self.topic(name) for name in ("in", "out", "dead", "scores", "group", "id")}
         settings = worker_settings(self.broker.servers, self.bundle, names, filter__threshold=0, **more)
         if self.sink is not None:
-            settings["sink.bootstrap_servers"] = self.sink.servers
+            settings.setdefault("sink.bootstrap_servers", self.sink.servers)
         # The newer protocol's sessions are the broker's to set, and its client refuses these.
         return settings if settings.get("source.group_protocol") == "consumer" else settings | SHORT_SESSION
 
