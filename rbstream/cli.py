@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rbstream import __version__, log
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
+from rbstream.commands.audit import add_audit
 from rbstream.commands.bench import BENCH_KAFKA, add_bench
 from rbstream.commands.config import add_config
 from rbstream.commands.dlq import add_dlq
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_publish(commands)
     add_dlq(commands)
     add_offsets(commands)
+    add_audit(commands)
     add_config(commands)
     return parser
 

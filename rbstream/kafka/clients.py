@@ -171,6 +171,10 @@ class Complaints:
             why = f": {self.last.str()}" if self.last is not None else ""
             raise KafkaFailure(f"{self._client}: no broker has answered for {silent:.0f} s{why}")
 
+    def count(self, error: KafkaError) -> None:
+        """Count an error that somebody else tells of."""
+        self._count(self._client, error.name())
+
     def on_statistics(self, statistics: str) -> None:
         """librdkafka's `stats_cb`."""
         self._silence.hear(statistics)
@@ -179,7 +183,7 @@ class Complaints:
         """librdkafka's `error_cb`."""
         name = error.name()
         self.last = error
-        self._count(self._client, name)
+        self.count(error)
         now = time.monotonic()
         if now - self._said.get(name, -SECONDS_BETWEEN_COMPLAINTS) >= SECONDS_BETWEEN_COMPLAINTS:
             self._said[name] = now

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from rbstream.config import required
 from rbstream.errors import UsageError
 from rbstream.kafka.clients import Complaints, admin_config, make_consumer, producer_config
-from rbstream.kafka.faults import Aborted, KafkaFailure
-from rbstream.kafka.interrupts import held_back
-from rbstream.kafka.patience import CALL_SECONDS, Patience, check
+from rbstream.kafka.patience import Patience
+from rbstream.kafka.scan import failed, has_ended, poll, scan
 from rbstream.kafka.topics import Cluster
 from rbstream.settings import Settings
 
@@ -26,6 +25,7 @@ END_OF_TIME_MS = 10**14
 PREFETCH_KBYTES = 16_384
 # A person waits for this, and can call it again.
 PATIENCE = Patience(60.0, lambda: None)
+DOING = "reading dead letters"
 _NUMBER = re.compile("[0-9]{1,14}")
 T = TypeVar("T")
 
@@ -164,47 +164,24 @@ class DeadLetters:
         start: offsets to begin at, by partition; the beginning where none is given. seen: called with the offsets
         behind and those there are.
         """
-        left: dict[int, tuple[int, int]] = {}  # partition: position and end
-        for number, (low, high) in self.ranges().items():
-            first = max(low, (start or {}).get(number, low))
-            if first < high:
-                left[number] = first, high
-        total = sum(end - at for at, end in left.values())
-        self.consumer.assign([TopicPartition(self.topic, number, at) for number, (at, _) in left.items()])
-        outage = PATIENCE.outage("reading dead letters")
-        while left:
-            message = self._poll()
-            if message is None:
-                outage.wait()
-                continue
-            place = _position(message)
-            if _failed(message) or place.partition not in left:
-                continue
-            outage = PATIENCE.outage("reading dead letters")
-            _, end = left[place.partition]
-            left[place.partition] = min(place.offset + 1, end), end
-            if not _has_ended(message) and place.offset < end:
-                yield _letter(message)
-            if _has_ended(message) or place.offset + 1 >= end:
-                del left[place.partition]
-                self.consumer.incremental_unassign([TopicPartition(self.topic, place.partition)])
-            seen(total - sum(end - at for at, end in left.values()), total)
-
-    def _poll(self) -> Message | None:
-        with held_back():
-            return self.consumer.poll(CALL_SECONDS)
+        ranges = {
+            (self.topic, number): (max(low, (start or {}).get(number, low)), high)
+            for number, (low, high) in self.ranges().items()
+        }
+        for message in scan(self.consumer, ranges, DOING, PATIENCE, seen):
+            yield _letter(message)
 
     def at(self, place: Place) -> DeadLetter:
         """The dead letter at a place. Raises UsageError where there is none."""
         low, high = self._range(place.partition) if place.partition in self.ranges() else (0, 0)
         if low <= place.offset < high:
             self.consumer.assign([TopicPartition(self.topic, *place)])
-            outage = PATIENCE.outage("reading a dead letter")
+            outage = PATIENCE.outage(DOING)
             while True:
-                message = self._poll()
+                message = poll(self.consumer)
                 if message is None:
                     outage.wait()
-                elif _has_ended(message) or (not _failed(message) and _position(message) != place):
+                elif has_ended(message) or (not failed(message, DOING) and _position(message) != place):
                     break  # a transaction's marker, or what a transaction took back
                 elif message.error() is None:
                     return _letter(message)
@@ -218,23 +195,6 @@ def _sane(timestamp: int) -> int:
 
 def _position(message: Message) -> Place:
     return Place(message.partition() or 0, message.offset() or 0)
-
-
-def _has_ended(message: Message) -> bool:
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF
-
-
-def _failed(message: Message) -> bool:
-    """Whether this is an error that passes. Raises KafkaFailure for one that doesn't."""
-    error = message.error()
-    if error is None or error.code() == KafkaError._PARTITION_EOF:
-        return False
-    try:
-        check("reading dead letters", error)
-    except Aborted as aborted:  # there is no group that could have moved on
-        raise KafkaFailure(str(aborted)) from aborted
-    return True
 
 
 def _letter(message: Message) -> DeadLetter:

@@ -105,6 +105,7 @@ RULES = (
         ("allow.auto.create.topics",), SOURCE, "a name that is spelled wrong would become a topic that stays empty",
         "false", _one_of(*_FALSE),
     ),
+    Rule(("topic.blacklist",), SOURCE, "set source.topics to those that are meant"),
     Rule(("statistics.interval.ms",), SOURCE, "by them rbstream tells for how long no broker has answered"),
     # Nothing lost, nothing twice: writing.
     Rule(

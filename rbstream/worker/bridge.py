@@ -62,7 +62,8 @@ class TwoClusters:
     """A feed (see `worker/feed.py`).
 
     member: of the group at the sink. reader: of the source, by hand. prefix: of the progress topics. complaints: of
-    both consumers. max_outage: how long Kafka may be away [s]. tick: called while we wait, so that health sees us.
+    the reader and of the member. max_outage: how long Kafka may be away [s]. tick: called while we wait, so that
+    health sees us.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class TwoClusters:
         reader: Consumer,
         prefix: str,
         bridge: Bridge,
-        complaints: Iterable[Complaints],
+        complaints: tuple[Complaints, Complaints],
         max_outage: float,
         tick: Callable[[], None],
     ) -> None:
@@ -80,7 +81,7 @@ class TwoClusters:
         self._prefix = prefix
         self._mirror = bridge.mirror
         self._witness = bridge.witness
-        self._complaints = list(complaints)
+        self._complaints = complaints
         self._max_outage = max_outage
         self._tick = tick
         self._reading: set[Partition] = set()
@@ -178,6 +179,7 @@ class TwoClusters:
         error = message.error()
         if error is None or error.code() not in _NO_FAULTS:
             return False
+        self._complaints[0].count(error)
         told = f"{message.topic()}: {error.str()}"
         if told not in self._told:
             self._told.add(told)

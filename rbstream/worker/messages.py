@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import fastavro
 
@@ -17,8 +17,9 @@ from rbstream.errors import Rejection
 from rbstream.files import data_path
 from rbstream.packet.alert import Alert, Rejected
 from rbstream.packet.annotate import annotate
-from rbstream.packet.container import MAGIC, SYNC_BYTES, encode_block, encode_header
+from rbstream.packet.container import MAGIC, SYNC_BYTES, Header, encode_block, encode_header, read_blocks
 from rbstream.pipeline import Outcome
+from rbstream.settings import Limits
 from rbstream.worker.batcher import Message
 
 MAIN, SCORES, DEAD_LETTERS = "main", "scores", "dead_letters"
@@ -173,6 +174,20 @@ def encode_score(score: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, schema, score)
     return head + encode_block([buffer.getvalue()], sync)
+
+
+def decode_score(value: bytes) -> dict[str, Any]:
+    """The one record of a message of the scores topic. Raises ValueError for anything else."""
+    schema, head, sync = _score_schema()
+    try:
+        if value.startswith(head) and value.endswith(sync):
+            (block,) = read_blocks(value, len(head), Header(b"", "null", sync, len(head)), Limits())
+            buffer = io.BytesIO(value[block.start : block.end])
+            return cast(dict[str, Any], fastavro.schemaless_reader(buffer, schema, schema))
+        (record,) = fastavro.reader(io.BytesIO(value), schema)  # of another version
+    except Exception as error:  # whatever a codec makes of bytes that are no score
+        raise ValueError(f"no score: {error}") from error
+    return cast(dict[str, Any], record)
 
 
 @cache

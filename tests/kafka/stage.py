@@ -45,7 +45,7 @@ class Stage:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         names = {name: self.topic(name) for name in ("in", "out", "dead", "scores", "group", "id")}
-        settings = worker_settings(self.broker.servers, self.bundle, names, filter__threshold=0, **more)
+        settings = worker_settings(self.broker.servers, self.bundle, names, **{"filter__threshold": 0} | more)
         if self.sink is not None:
             settings.setdefault("sink.bootstrap_servers", self.sink.servers)
         # The newer protocol's sessions are the broker's to set, and its client refuses these.

@@ -26,6 +26,7 @@ REFUSED: list[tuple[Client, str, str, str]] = [
     ("source", "topic.metadata.refresh.interval.ms", "-1", "within a minute"),
     ("source", "topic.metadata.refresh.interval.ms", "300000", "within a minute"),
     ("source", "topic.metadata.refresh.interval.ms", "soon", "within a minute"),
+    ("source", "topic.blacklist", "^ztf_2024", "source.topics"),
     ("source", "statistics.interval.ms", "0", "no broker has answered"),
     ("source", "allow.auto.create.topics", "true", "spelled wrong"),
     ("sink", "enable.idempotence", "false", "twice"),

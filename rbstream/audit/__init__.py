@@ -1,0 +1,1 @@
+"""The receipt in the morning: what came in against what went out."""
