@@ -75,11 +75,12 @@ def halts(stage: Stage, *words: str, **settings: object) -> None:
 def footprint(stage: Stage) -> object:
     """All that a worker leaves: messages, and the group's offsets at either cluster."""
     groups = [(stage.broker, stage.topic("in")), (stage.out, progress(stage))]
-    offsets = [
-        {at: (mark.offset, mark.metadata) for at, mark in cluster.committed(stage.topic("group"), topic).items()}
+    offsets = {
+        at: (mark.offset, mark.metadata)
         for cluster, topic in groups
         if _is_there(cluster, topic)
-    ]
+        for at, mark in cluster.committed(stage.topic("group"), topic).items()
+    }
     return [len(stage.read(name)) for name in ("out", "dead", "scores")], offsets
 
 
