@@ -30,8 +30,8 @@ from cluster import Cluster, wait_until
 from fleet import End, Fleet
 from packets import make_packets, templates
 from publisher import Publisher, TransactionalPublisher
-from tiny import write_tiny
-from worker import worker_settings
+from tiny import environment, rbstream, write_tiny
+from worker import variables, worker_settings
 
 TOPICS = ("in", "out", "dead", "scores")
 # What is published only after the last kill, so that the input outlasts it.
@@ -61,6 +61,7 @@ class Report:
     lag: dict[str, int] = field(default_factory=dict)
     open_transactions: dict[str, str] = field(default_factory=dict)
     differences: dict[str, int] = field(default_factory=dict)
+    audit: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
@@ -278,9 +279,19 @@ class Torture:
         for name, keys in found.items():
             report.differences[name] = len(keys)
             report.failures.append(f"{name}: {len(keys)}: {[tuple(key) for key in keys[:SHOWN]]}")
+        self._audit()
         if not self._brokers:
             self._source.delete(*self._inputs)
             self._sink.delete(*(self._names[word] for word in TOPICS[1:]))
+
+    def _audit(self) -> None:
+        """What `rbstream audit` says of the same topics."""
+        done = rbstream("audit", "--json", env=environment(**variables(self._settings("audit"))), timeout=1800)
+        told = json.loads(done.stdout or "{}")
+        self._report.audit = told.get("counts", {})
+        if done.returncode:
+            found = told.get("differences", done.stderr)
+            self._report.failures.append(f"rbstream audit ends with {done.returncode}: {found[:SHOWN]}")
 
     def _say(self, text: str) -> None:
         if not self._options.quiet:
