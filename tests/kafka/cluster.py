@@ -152,7 +152,7 @@ class Cluster:
         )
         beginning = [TopicPartition(topic, number, 0) for topic in topics for number in self.partitions(topic)]
         for partition in beginning:
-            partition.offset = consumer.get_watermark_offsets(partition, timeout=30)[0]
+            partition.offset = wait_until(lambda: _range(consumer, partition), f"ends of {partition}")[0]  # noqa: B023
         consumer.assign(beginning)
         unfinished = {(at.topic, at.partition) for at in beginning}
         try:
@@ -179,6 +179,16 @@ class Cluster:
         return {
             name: state for name, state in states.items() if state not in ("Empty", "CompleteCommit", "CompleteAbort")
         }
+
+
+def _range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int] | None:
+    """First offset and end; None from a broker that has just started, and leads nothing yet."""
+    try:
+        return consumer.get_watermark_offsets(partition, timeout=30)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return None
 
 
 def headers(message: Message) -> dict[str, str]:
