@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from rbstream.assembly import open_bundle
 from rbstream.audit.receipt import Difference, Key, Output, Partition, Receipt, Score
 from rbstream.config import required
+from rbstream.errors import UsageError
 from rbstream.kafka.clients import Complaints, Config, admin_config, consumer_config, make_consumer, producer_config
 from rbstream.kafka.patience import Patience
 from rbstream.kafka.scan import scan
@@ -33,6 +34,8 @@ SLACK_MS = 86_400_000
 PREFETCH_KBYTES, FETCH_BYTES = 32_768, 1 << 20
 DOING = "reading what came out"
 When = datetime | Literal["earliest", "latest"]
+# Topic, partition, the first offset and the one behind the last.
+Place = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Audit:
     warnings: list[str]
 
 
-def audit(settings: Settings, begin: When, end: When) -> Audit:
-    """Compare what came in between two times with what went out.
+def audit(settings: Settings, begin: When, end: When, places: Iterable[Place] = ()) -> Audit:
+    """Compare what came in between two times, or at these places alone, with what went out.
 
     Raises UsageError where there is nothing to compare with, KafkaFailure where Kafka does not answer.
     """
@@ -63,9 +66,12 @@ def audit(settings: Settings, begin: When, end: When) -> Audit:
         closing(_consumer(consumer_config(settings))) as source,
         closing(_consumer(producer_config(settings))) as consumer,
     ):
-        stretch, waiting = _stretch(source, positions.show(), begin, end)
+        there = {each.partition: each for each in positions.show()}
+        wanted = _at(there, places) or _between(source, there, begin, end)
+        stretch, waiting = _committed(there, wanted)
         receipt = Receipt(stretch, settings.delivery == "at-least-once")
-        sink = _Sink(consumer, cluster.topics, None if begin == "earliest" else _first_time(source, stretch))
+        everything = begin == "earliest" and not places
+        sink = _Sink(consumer, cluster.topics, None if everything else _first_time(source, stretch))
         for message in sink.read(scores):
             _take_score(receipt, message)
         for topic in outputs:
@@ -101,16 +107,31 @@ def _reader(settings: Settings) -> PacketReader:
 # ---- which offsets
 
 
-def _stretch(
-    source: Consumer, positions: Iterable[Position], begin: When, end: When
+def _at(there: Mapping[Partition, Position], places: Iterable[Place]) -> dict[Partition, range]:
+    wanted = {}
+    for topic, partition, first, behind in places:
+        position = there.get((topic, partition))
+        if position is None:
+            raise UsageError(f"audit {topic}/{partition}: no such partition among source.topics")
+        wanted[topic, partition] = range(first, min(behind, position.high))
+    return wanted
+
+
+def _between(source: Consumer, there: Mapping[Partition, Position], begin: When, end: When) -> dict[Partition, range]:
+    return {
+        partition: range(_offset(source, each, begin), _offset(source, each, end)) for partition, each in there.items()
+    }
+
+
+def _committed(
+    there: Mapping[Partition, Position], wanted: Mapping[Partition, range]
 ) -> tuple[dict[Partition, range], int]:
-    """The committed offsets of each partition between two times, and how many there are that are not committed."""
+    """What is committed of these offsets, and how many are not."""
     stretch, waiting = {}, 0
-    for each in positions:
-        first, last = _offset(source, each, begin), _offset(source, each, end)
-        done = each.low if each.committed is None else each.committed
-        stretch[each.partition] = range(min(first, done), max(first, min(last, done)))
-        waiting += max(0, last - max(first, done))
+    for partition, offsets in wanted.items():
+        done = max(offsets.start, min(offsets.stop, there[partition].committed or 0))
+        stretch[partition] = range(offsets.start, done)
+        waiting += len(offsets) - len(stretch[partition])
     return stretch, waiting
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbstream.arguments import add_command, add_settings, given_settings
+from rbstream.commands.printing import printable, say
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
 from rbstream.output import atomic_write
 from rbstream.progress import Progress
@@ -122,7 +123,7 @@ def _ls(options: argparse.Namespace) -> int:
     said = f"{counts.total():,} dead letters in {letters.topic}"
     said += f", the last {len(rows):,} listed" if len(rows) < counts.total() else ""
     said += ": " + ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()) if counts else ""
-    _say(console, said)
+    say(console, said)
     return ExitStatus.DONE
 
 
@@ -161,7 +162,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold")
     for row in rows:
         cells = {**row, "source": row["source"] or "", "bytes": "hash only" if row["bytes"] is None else row["bytes"]}
-        table.add_row(*(Text(_printable(str(cells[name]))) for name in columns))
+        table.add_row(*(Text(printable(str(cells[name]))) for name in columns))
     return table
 
 
@@ -221,22 +222,22 @@ def _outcome(outcome: "Outcome") -> str:
 
 def _explain(shown: dict[str, Any], letter: "DeadLetter", console: Console) -> None:
     state = f"{shown['bytes']:,} bytes" if letter.whole else "hash only"
-    _say(console, f"{shown['topic']} {shown['place']}: {state}, key {shown['key'] or 'none'}")
+    say(console, f"{shown['topic']} {shown['place']}: {state}, key {shown['key'] or 'none'}")
     width = max(map(len, shown["headers"]), default=0)
     for name, value in shown["headers"].items():
         ours = name.startswith("rbstream.")
         meaning = MEANINGS.get(name.removeprefix("rbstream.")) if ours else "the message's own header"
-        _say(console, f"  {name:<{width}}  {value}" + (f"  ({meaning})" if meaning else ""))
+        say(console, f"  {name:<{width}}  {value}" + (f"  ({meaning})" if meaning else ""))
     if shown["meaning"]:
-        _say(console, f"what it means: {shown['meaning']}")
-        _say(console, f"what to do:    {shown['remedy']}")
+        say(console, f"what it means: {shown['meaning']}")
+        say(console, f"what to do:    {shown['remedy']}")
     head = letter.value[:SHOWN_BYTES]
     for at in range(0, len(head), BYTES_A_LINE):
         line = head[at : at + BYTES_A_LINE]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in line)
-        _say(console, f"  {at:04x}  {line.hex(' '):<{3 * BYTES_A_LINE}} {text}")
+        say(console, f"  {at:04x}  {line.hex(' '):<{3 * BYTES_A_LINE}} {text}")
     if letter.whole:
-        _say(console, "read again by this version:", *(f"  {line}" for line in shown["read_again"] or ["no records"]))
+        say(console, "read again by this version:", *(f"  {line}" for line in shown["read_again"] or ["no records"]))
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -249,12 +250,12 @@ def _replay(options: argparse.Namespace) -> int:
         done = reinject(request, given_settings(options), progress.show)
     console = Console()
     for place, why in done.left.items():
-        _say(console, f"{place} left: {why}")
+        say(console, f"{place} left: {why}")
     verb = "would be injected" if options.dry_run else "injected"
     targets = ", ".join(f"{count:,} into {topic}" for topic, count in done.injected.most_common())
-    _say(console, f"{done.injected.total():,} dead letters {verb}" + (f": {targets}" if targets else ""))
+    say(console, f"{done.injected.total():,} dead letters {verb}" + (f": {targets}" if targets else ""))
     if request.chosen and not options.dry_run and done.injected:
-        _say(console, "chosen ones count as not taken up: dlq replay without a choice writes them once more")
+        say(console, "chosen ones count as not taken up: dlq replay without a choice writes them once more")
     if isinstance(done.stopped, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
     if done.stopped is not None:
@@ -262,12 +263,3 @@ def _replay(options: argparse.Namespace) -> int:
     if options.places and done.left:
         raise RbstreamError(f"{len(done.left):,} of the dead letters asked for could not be injected")
     return ExitStatus.DONE
-
-
-def _say(console: Console, *lines: str) -> None:
-    console.print(*map(_printable, lines), sep="\n", markup=False, highlight=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Text without what would move a terminal's cursor, or worse: dead letters may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

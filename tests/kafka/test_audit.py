@@ -167,6 +167,26 @@ def test_a_stretch_of_time_is_looked_at_alone(scene: Stage, packets: list[bytes]
     assert (status, found["counts"]["messages"]) == (0, 0)
 
 
+def test_offsets_are_looked_at_alone(scene: Stage, fresh: Fresh) -> None:
+    outputs = scene.read("out")
+    topic = copied(scene, "out", outputs[1:], fresh, [])
+    number, offset = (int(part) for part in place(outputs[0]).removesuffix("[0]").split("/")[1:])
+    stretch = f"{scene.topic('in')}/{number}/{{}}-{{}}"
+    status, found = audit(scene, stretch.format(offset, offset), sink__topic=topic)
+    assert (status, kinds(found)) == (1, [(place(outputs[0]), "passed, and in no output")])
+    assert found["counts"]["messages"] == 1
+    status, found = audit(scene, stretch.format(offset + 1, 100), sink__topic=topic)
+    assert (status, found["differences"], found["waiting"]) == (0, [], 0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["elsewhere/0/1-2"], ["x/0/2-1"], ["x/0"], ["--from", "yesterday"], ["x/0/1-2", "--from", "1h"]]
+)
+def test_what_cannot_be_looked_at_is_wrong_usage(scene: Stage, arguments: list[str]) -> None:
+    done = rbstream("audit", *arguments, env=environment(**variables(scene.settings())))
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_what_is_not_yet_taken_is_no_difference(
     broker: Broker, bundle: Path, tmp_path: Path, packets: list[bytes], fresh: Fresh
 ) -> None:
