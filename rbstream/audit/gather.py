@@ -182,7 +182,7 @@ class _Sink:
                     f"{topic}/{number} has deleted what was before offset {low}: what is missing there may be no loss"
                 )
         with Progress(f"reading {topic}", sum(high - low for low, high in ranges.values())) as progress:
-            yield from scan(self._consumer, ranges, DOING, PATIENCE, progress.show)
+            yield from scan(self._consumer, ranges, DOING, PATIENCE, lambda behind, _: progress.show(behind, behind))
 
     def _start(self, topic: str, number: int, low: int, high: int) -> int:
         if self._since is None:
