@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rbstream import __version__, log
+from rbstream import __revision__, __version__, log
 from rbstream.arguments import add_command, add_model_settings, add_setting, add_settings, given_settings
 from rbstream.commands.audit import add_audit
 from rbstream.commands.bench import BENCH_KAFKA, add_bench
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores astronomical alert packets real or bogus.",
         epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 stopped by a safety limit, 130 Ctrl-C.",
     )
-    parser.add_argument("--version", action="version", version=f"rbstream {__version__}")
+    parser.add_argument("--version", action="version", version=f"rbstream {__version__} {__revision__}".rstrip())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_run(commands)
     _add_replay(commands)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from rbstream import dotted
+from rbstream import REVISION_VARIABLE, dotted
 from rbstream.checks import problems
 from rbstream.errors import UsageError
 from rbstream.masking import MASK, masked
@@ -22,6 +22,8 @@ from rbstream.settings import PREFIX, Settings
 
 FILE, FILE_VARIABLE = Path("rbstream.toml"), f"{PREFIX}CONFIG"
 SECRETS, SECRETS_VARIABLE = Path("/run/secrets/rbstream"), f"{PREFIX}SECRETS"
+# No setting: what the image says of itself, and which files to read.
+_NOT_SETTINGS = (FILE_VARIABLE, SECRETS_VARIABLE, REVISION_VARIABLE)
 _TEST_PREFIX = f"{PREFIX}TEST_"
 # What Kubernetes tells every pod about Services whose names begin with rbstream: never with a double underscore.
 _KUBERNETES = re.compile(rf"{PREFIX}([A-Z0-9]+_)*(SERVICE_(HOST|PORT)|PORT_[0-9]+_)[A-Z0-9_]*")
@@ -158,7 +160,7 @@ def _environment() -> dict[str, Given]:
 def _strangers() -> Iterator[tuple[str, str]]:
     """Variables that are meant for us and set nothing: pydantic looks for names that it knows."""
     for name, value in os.environ.items():
-        if not name.startswith(PREFIX) or name in (FILE_VARIABLE, SECRETS_VARIABLE) or name.startswith(_TEST_PREFIX):
+        if not name.startswith(PREFIX) or name in _NOT_SETTINGS or name.startswith(_TEST_PREFIX):
             continue
         service = "__" not in name and (
             _KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and _KUBERNETES_PORT.fullmatch(value))

@@ -22,7 +22,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from rbstream import __version__
+from rbstream import __revision__, __version__
 from rbstream.collectors import Declared, GpuCollector, Histogram
 from rbstream.packet.alert import Rejected
 from rbstream.pipeline import Outcome
@@ -72,12 +72,9 @@ def _is_cut(triplet: NDArray[np.float32]) -> bool:
 
 
 class Metrics:
-    """One process's metrics, in a registry of their own. Any thread may set them.
+    """One process's metrics, in a registry of their own. Any thread may set them."""
 
-    revision: of the source that was built, where the image knows it.
-    """
-
-    def __init__(self, revision: str = "") -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.declared: list[Declared] = []
 
@@ -144,6 +141,15 @@ class Metrics:
             "Offsets between what is committed and the end of an assigned partition",
             ("topic", "partition"),
         )
+        self.end_offset = self._gauge(
+            "end_offset", "offset", "End of an assigned partition, where the next message goes", ("topic", "partition")
+        )
+        self.committed_offset = self._gauge(
+            "committed_offset",
+            "offset",
+            "Offset of an assigned partition up to which all is committed",
+            ("topic", "partition"),
+        )
         self.assigned_partitions = self._gauge(
             "assigned_partitions", "partitions", "Partitions assigned to this worker"
         )
@@ -161,6 +167,12 @@ class Metrics:
             "errors",
             "Errors that librdkafka told of, by client (consumer, producer) and name of the error",
             ("client", "error"),
+        )
+        self.kafka_silence = self._gauge(
+            "kafka_silence_seconds",
+            "seconds",
+            "Time since a client knew last that a broker answers, by client (consumer, member); told every 5 s",
+            ("client",),
         )
         self.drb = self._histogram(
             "drb",
@@ -213,7 +225,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-        self.build_info.labels(__version__, revision, platform.python_version()).info({})
+        self.build_info.labels(__version__, __revision__, platform.python_version()).info({})
         # Counters that are there from the start: a first event is an increase, not a new series that rate() misses.
         for outcome in ("committed", "aborted"):
             self.transactions.labels(outcome)
@@ -239,8 +251,8 @@ class Metrics:
 
     def forget(self, topic: str, partition: int) -> None:
         """Remove the series of a partition that is no longer assigned: another worker tells of it now."""
-        self.consumer_lag.remove(topic, partition)
-        self.reject_ratio.remove(topic, partition)
+        for told in (self.consumer_lag, self.end_offset, self.committed_offset, self.reject_ratio):
+            told.remove(topic, partition)
 
     def set_model(self, name: str, version: str, sha256: str, device: str, precision: str) -> None:
         """Tell which model scores, on which device (`cpu`, `cuda[:N]`). sha256: of the bundle's file."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tiny import RBSTREAM, environment, rbstream, records, write_tar, write_tiny
 
+from rbstream import __version__
+
 Here = Callable[..., tuple[object, str, str]]
 
 
@@ -285,3 +287,10 @@ def test_bench_says_its_ratio(bundle: Path, night: Path) -> None:
     assert result["ratio"] > 0
     assert {"read", "locate", "cutouts", "score", "filter", "annotate", "whole way"} <= result["stages"].keys()
     assert all(stage.keys() == {"microseconds", "cpu_seconds"} for stage in result["stages"].values())
+
+
+def test_an_image_tells_its_revision_and_that_is_no_setting(tmp_path: Path) -> None:
+    image = environment(RBSTREAM_REVISION="abc123")
+    assert rbstream("--version", env=image).stdout == f"rbstream {__version__} abc123\n"
+    assert rbstream("--version").stdout == f"rbstream {__version__}\n"
+    assert rbstream("config", "show", env=image, cwd=tmp_path).returncode == 0

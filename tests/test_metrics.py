@@ -203,9 +203,12 @@ def test_a_partition_that_went_to_another_worker_is_forgotten_and_no_other() -> 
     for partition in ("0", "1"):
         metrics.consumer_lag.labels("night", partition).set(7)
         metrics.reject_ratio.labels("night", partition).set(0.1)
+        metrics.end_offset.labels("night", partition).set(9)
+        metrics.committed_offset.labels("night", partition).set(2)
     metrics.forget("night", 0)
     metrics.forget("never seen", 3)
-    for name in ("rbstream_consumer_lag_messages", "rbstream_reject_ratio"):
+    names = ("consumer_lag_messages", "reject_ratio", "end_offset", "committed_offset")
+    for name in (f"rbstream_{each}" for each in names):
         assert value(metrics, name, topic="night", partition="0") is None
         assert value(metrics, name, topic="night", partition="1") is not None
 
@@ -216,8 +219,9 @@ def test_several_can_live_in_one_process() -> None:
     assert (total(one, "rbstream_rewinds_total"), total(other, "rbstream_rewinds_total")) == (1, 0)
 
 
-def test_the_model_that_scores_is_the_only_one_told() -> None:
-    metrics = Metrics(revision="abc123")
+def test_the_model_that_scores_is_the_only_one_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbstream.metrics.__revision__", "abc123")
+    metrics = Metrics()
     metrics.set_model("braai", "d6_m7", "00ff", "cpu", "float32")
     metrics.set_model("compact", "c1", "11ee", "cpu", "bfloat16")
     labels = [sample.labels for family in scrape(metrics) for sample in family.samples if family.name == MODEL]

@@ -162,6 +162,7 @@ class Complaints:
         self._count = count
         self._said: dict[str, float] = {}
         self._silence = _Silence()
+        self._heard = time.monotonic()
         self.last: KafkaError | None = None
 
     def check(self, max_outage: float) -> None:
@@ -171,6 +172,10 @@ class Complaints:
             why = f": {self.last.str()}" if self.last is not None else ""
             raise KafkaFailure(f"{self._client}: no broker has answered for {silent:.0f} s{why}")
 
+    def unheard(self) -> float:
+        """Seconds since it was last known that a broker answers: those too in which nobody had time to listen."""
+        return time.monotonic() - self._heard
+
     def count(self, error: KafkaError) -> None:
         """Count an error that somebody else tells of."""
         self._count(self._client, error.name())
@@ -178,6 +183,8 @@ class Complaints:
     def on_statistics(self, statistics: str) -> None:
         """librdkafka's `stats_cb`."""
         self._silence.hear(statistics)
+        if not self._silence.seconds:
+            self._heard = time.monotonic()
 
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's `error_cb`."""

@@ -67,10 +67,15 @@ class Account:
         """Tell how things are now: lag by partition, queues; in the log, when it is time to."""
         lag = 0
         for partition, offset in delivered.items():
-            behind = _behind(offset, watermarks[partition])
-            if behind is not None:
-                lag += behind
-                self._metrics.consumer_lag.labels(*partition).set(behind)
+            marks = watermarks[partition]
+            if marks is None:  # nobody has told them yet
+                continue
+            low, end = marks
+            committed = max(low, offset)
+            lag += max(0, end - committed)
+            self._metrics.consumer_lag.labels(*partition).set(max(0, end - committed))
+            self._metrics.end_offset.labels(*partition).set(end)
+            self._metrics.committed_offset.labels(*partition).set(committed)
         finished = scoring.finished
         self._metrics.queue_batches.labels("scored").set(finished + len(ready))
         self._metrics.queue_batches.labels("waiting").set(scoring.waiting - finished)
@@ -89,11 +94,3 @@ class Account:
         told = {"alerts": alerts, **self._verdicts, "alerts_per_second": round(rate, 1)}
         logger.info("running", extra={**told, "lag": lag, "partitions": partitions})
         self._told, self._told_alerts = now, alerts
-
-
-def _behind(offset: int, watermarks: tuple[int, int] | None) -> int | None:
-    """Messages that are not committed yet; None where that can't be told."""
-    if watermarks is None:
-        return None
-    low, high = watermarks
-    return max(0, high - max(low, offset))

@@ -234,10 +234,12 @@ def _feed(
     """Where messages come from, and what the group has committed."""
     outage = settings.sink.max_outage
     complaints = Complaints("consumer", metrics.count_error)
+    metrics.kafka_silence.labels("consumer").set_function(complaints.unheard)
     if bridge is None:
         consumer = make_consumer(consumer_config(settings), complaints, polled=True)
         return OneCluster(consumer, settings.source.group_id, complaints, outage), GroupOffsets(consumer, patience)
     others = Complaints("member", metrics.count_error)
+    metrics.kafka_silence.labels("member").set_function(others.unheard)
     member = make_consumer(member_config(settings), others, polled=True)
     reader = make_consumer(reader_config(settings), complaints, polled=True)
     prefix = progress_prefix(settings)

@@ -171,6 +171,12 @@ def test_a_worker_at_rest_has_partitions_and_nothing_to_do(settled: tuple[Scene,
     scene, _ = settled
     each = [(scene.topic("in"), str(number)) for number in range(PARTITIONS)]
     assert scene.by("rbstream_consumer_lag_messages", "topic", "partition") == dict.fromkeys(each, 0)
+    ends = scene.broker.ends(scene.topic("in"))
+    for name in ("rbstream_end_offset", "rbstream_committed_offset"):
+        found = scene.by(name, "topic", "partition")
+        assert found == {(topic, str(number)): end for (topic, number), end in ends.items()}
+    assert scene.by("rbstream_kafka_silence_seconds", "client").keys() == {("consumer",)}
+    assert (scene.prometheus.value("rbstream_kafka_silence_seconds") or 0) < 15
     assert scene.by("rbstream_queue_batches", "queue") == {("waiting",): 0, ("scored",): 0}
     assert scene.prometheus.value("rbstream_assigned_partitions") == PARTITIONS
     assert scene.prometheus.value("rbstream_ready") == 1
@@ -257,7 +263,8 @@ def test_partitions_that_move_take_their_series_along(
         scene.prometheus.await_value(f'rbstream_assigned_partitions{{job="{job}"}}', 1, PATIENCE)
     scene.prometheus.await_value('rbstream_rebalances_total{job="one", event="revoked"}', 1)
     scene.publish(take(packets, 20))
-    for name in ("rbstream_reject_ratio", "rbstream_consumer_lag_messages"):
+    of_partitions = ("reject_ratio", "consumer_lag_messages", "end_offset", "committed_offset")
+    for name in (f"rbstream_{each}" for each in of_partitions):
         scene.prometheus.await_value(f'count({name}{{job="one"}})', 1)
         scene.prometheus.await_value(f'count({name}{{job="two"}})', 1)
     assert len(scene.by("rbstream_reject_ratio", "partition")) == PARTITIONS
@@ -306,12 +313,15 @@ def test_after_an_outage_every_documented_metric_is_there_with_its_labels(
     scene.broker.kill()
     try:
         wait_until(lambda: scene.by("rbstream_kafka_errors_total", "client"), "an error is counted", PATIENCE)
+        long = "rbstream_kafka_silence_seconds > bool 15"
+        scene.prometheus.await_value(long, 1, PATIENCE)
         assert scene.prometheus.value("rbstream_ready") == 1, "who waits for Kafka is ready"
         assert scene.workers[0].get("/livez")[0] == 200
     finally:
         scene.broker.start()
     scene.publish(take(packets, 100))
     scene.await_alerts("one", expected(scene.bundle, scene.published).alerts.total())
+    scene.prometheus.await_value(long, 0)
     for client, error in scene.by("rbstream_kafka_errors_total", "client", "error"):
         assert client in ("consumer", "producer")
         assert re.fullmatch("[A-Z_]+", error)
