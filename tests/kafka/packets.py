@@ -1,11 +1,14 @@
 """Packets to publish, as many as wanted and no two alike: simulated alerts, and a share of malformed ones."""
 
+import gzip
+import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fastavro
+import numpy as np
 from tiny import split
 
 from rbstream.packet.varint import encode_long
@@ -15,6 +18,7 @@ SYNC_BYTES = 16
 # Candids of a simulated night differ in the last twelve digits of nineteen: this tells a million packets apart.
 CANDID_STEP = 10**12
 GZIP_MAGIC = b"\x1f\x8b"
+UPSTREAM = 0.625
 
 
 class Made(NamedTuple):
@@ -61,6 +65,44 @@ def make_packets(base: list[Template], n: int, malformed: float = 0.05, seed: in
         kind = draw.choice(kinds) if draw.random() < malformed else "valid"
         content = MALFORMED[kind](packet, draw) if kind in MALFORMED else packet
         yield Made(kind, template.object_id.encode(), content)
+
+
+def changed(packets: Iterator[Made]) -> Iterator[Made]:
+    """The same, with one in ten of the valid ones scored upstream, one with a masked pixel, one at the chip's edge."""
+    changes = {0: scored_upstream, 1: masked, 2: at_the_edge}
+    for number, made in enumerate(packets):
+        change = changes.get(number % 10)
+        plain = change is None or made.kind != "valid" or made.content is None
+        yield made if plain else made._replace(content=change(made.content))
+
+
+def edited(packet: bytes, edit: Callable[[dict[str, Any]], None]) -> bytes:
+    """The packet with its record edited in place."""
+    reader = fastavro.reader(io.BytesIO(packet))
+    record: Any = next(reader)
+    edit(record)
+    buffer = io.BytesIO()
+    fastavro.writer(buffer, reader.writer_schema or {}, [record])
+    return buffer.getvalue()
+
+
+def scored_upstream(packet: bytes) -> bytes:
+    return edited(packet, lambda record: record["candidate"].update(drb=UPSTREAM))
+
+
+def masked(packet: bytes) -> bytes:
+    return edited(packet, lambda record: mask(record["cutoutScience"], slice(30, 31)))
+
+
+def at_the_edge(packet: bytes) -> bytes:
+    return edited(packet, lambda record: mask(record["cutoutScience"], slice(60, None)))
+
+
+def mask(stamp: dict[str, Any], rows: slice) -> None:
+    fits = bytearray(gzip.decompress(stamp["stampData"]))
+    pixels: Any = np.frombuffer(fits, ">f4", 63 * 63, offset=2880).reshape(63, 63)
+    pixels[rows] = np.nan
+    stamp["stampData"] = gzip.compress(fits)
 
 
 def _truncated(packet: bytes, draw: random.Random) -> bytes:

@@ -1,0 +1,1 @@
+"""Dashboards and alert rules, declared once; `python deploy/generate.py` writes the files."""
