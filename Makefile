@@ -23,9 +23,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pages that are made from the code's declarations.
+# What is made from declarations: pages, dashboards, alert rules, the chart's schema and table of values.
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/generate.py
+	$(BIN)/python deploy/chart/generate.py
 
 # The default bundle, from its recipe.
 model: $(VENV)/installed-dev

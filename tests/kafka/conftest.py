@@ -10,7 +10,10 @@ from needs import require
 
 _numbers = itertools.count()
 # By what they took here: so do the others together.
-_LONG = {"test_scraped", "test_torture", "test_zombie", "test_torture_check", "test_bench"}
+_LONG = {
+    "test_audit", "test_bench", "test_incidents", "test_rights", "test_scraped", "test_torture", "test_torture_check",
+    "test_zombie",
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist makes groups of the marks that are there when its own hook runs
