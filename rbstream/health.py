@@ -124,7 +124,12 @@ class Health:
             return "the model is not verified on its device yet"
         if not self._assigned:
             return "no assignment of partitions seen yet"
-        return None
+        return self.stuck()
+
+    def stuck(self) -> str | None:
+        """In words where the loop is."""
+        silence = self.stuck_for()
+        return None if silence is None else f"the loop made no progress for {silence:.0f} s"
 
     def look(self) -> None:
         """Log the stacks of all threads if the loop is stuck, once until it ticks again; end the process in the end."""
@@ -158,8 +163,7 @@ class Health:
             case "/metrics":
                 return self._metrics(environ)
             case "/livez":
-                silence = self.stuck_for()
-                trouble = None if silence is None else f"the loop made no progress for {silence:.0f} s"
+                trouble = self.stuck()
             case "/readyz":
                 trouble = self.unready()
             case _:

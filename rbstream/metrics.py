@@ -199,7 +199,7 @@ class Metrics:
         self.reject_ratio = self._gauge(
             "reject_ratio",
             "1",
-            "Share of rejections in the window of `rejects.window` alerts of an assigned partition",
+            "Share of rejections in the last `rejects.window` alerts of an assigned partition; 0 while under 100",
             ("topic", "partition"),
         )
         self.ready = self._gauge("ready", "1", "1 where /readyz says ready, else 0")
@@ -306,6 +306,8 @@ def describe_metrics() -> str:
         "`GET /metrics` (port `metrics.port`, 9108 by default) in Prometheus' text format, or in OpenMetrics where the",
         "client asks for it. Alerts and messages are counted once they are committed: what an aborted transaction or",
         "a killed worker held is counted when it is read again. All counts are since the start of this process.",
+        "Dashboards and alert rules ([operate](operate.md)) tell deployments apart by two labels that the scrape sets:",
+        "`cluster`, a name for the source's Kafka, and `group`, the consumer group.",
         *("", "| metric | type | labels | unit | meaning |", "|---|---|---|---|---|"),
     ]
     for metric in declared:

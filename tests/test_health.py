@@ -110,6 +110,10 @@ def test_ready_only_with_a_verified_model_and_an_assignment_and_not_when_stoppin
     assert answer() == no_partitions
     served.health.set_assigned(True)
     assert answer() == (200, "ok\n", 1)
+    served.clock.now += STUCK_AFTER + 1
+    assert answer() == (503, "the loop made no progress for 121 s\n", 0)
+    served.health.tick()
+    assert answer() == (200, "ok\n", 1)
     served.health.stopping()
     assert answer() == (503, "stopping\n", 0)
 

@@ -57,64 +57,117 @@ class Recorded:
     expression: str
 
 
-# By model version, as a new model is meant to score otherwise; over an hour, as fields differ between exposures;
-# against the six days that ended a day ago, so that a drift does not become what it is compared with.
-_BY_VERSION = "* on (cluster, group, instance) group_left (version) rbstream_model_info"
-_SCORED = f"sum by (cluster, group, version) (increase(rbstream_drb_count[<1h>]) {_BY_VERSION})"
-_COMPARED = f'increase(rbstream_drb_difference_bucket{{le="%s"}}[<1h>]) {_BY_VERSION}'
+# By model version, as a new model is meant to score otherwise; over an hour, as fields differ between exposures, and of
+# 500 alerts or more, as a field of few is no drift; against the six days that ended a day ago, so that a drift does not
+# become what it is compared with. An instance counts once its model is an hour old: counters don't say which scored.
+_MODEL = "max by (cluster, group, instance, version) (rbstream_model_info%s)"
+_BY_VERSION = f"* on (cluster, group, instance) group_left (version) ({_MODEL % ''} and {_MODEL % ' offset <1h>'})"
+_SCORED = f"(sum by (cluster, group, version) (increase(rbstream_drb_count[<1h>]) {_BY_VERSION}) > 500)"
+# Less than an hour of such samples is nothing to compare with; a rule is looked at every minute, or more often.
+_BEFORE = "(avg_over_time({0}[<6d>] offset <1d>) and count_over_time({0}[<6d>] offset <1d>) >= 60)"
+
+
+def _compared(bound: str) -> str:
+    """Alerts whose score is above upstream's by that at most."""
+    return (
+        "sum by (cluster, group, version)"
+        f' (increase(rbstream_drb_difference_bucket{{le="{bound}"}}[<1h>]) {_BY_VERSION})'
+    )
+
 
 RECORDED = (
-    Recorded("rbstream:drb_alerts", _SCORED),
     Recorded(
         "rbstream:drb_mean",
-        f"sum by (cluster, group, version) (increase(rbstream_drb_sum[<1h>]) {_BY_VERSION}) / ({_SCORED} > 0)",
+        f"sum by (cluster, group, version) (increase(rbstream_drb_sum[<1h>]) {_BY_VERSION}) / {_SCORED}",
     ),
     Recorded(
         "rbstream:drb_disagreement",
-        f"1 - (sum by (cluster, group, version) ({_COMPARED % '0.5'})"
-        f" - sum by (cluster, group, version) ({_COMPARED % '-0.5'}))"
-        f" / (sum by (cluster, group, version) ({_COMPARED % '+Inf'}) > 0)",
+        f"1 - ({_compared('0.5')} - {_compared('-0.5')}) / ({_compared('+Inf')} > 500)",
     ),
-    Recorded("rbstream:drb_drift", "abs(rbstream:drb_mean - avg_over_time(rbstream:drb_mean[<6d>] offset <1d>))"),
+    Recorded("rbstream:drb_drift", f"abs(rbstream:drb_mean - {_BEFORE.format('rbstream:drb_mean')})"),
     Recorded(
         "rbstream:drb_disagreement_drift",
-        "abs(rbstream:drb_disagreement - avg_over_time(rbstream:drb_disagreement[<6d>] offset <1d>))",
+        f"abs(rbstream:drb_disagreement - {_BEFORE.format('rbstream:drb_disagreement')})",
     ),
 )
 
+# What is a site's own: its consumer group, the topics that it reads, half of their retention, its hours of observing.
+# The chart puts its values in the place of these.
+GROUP, TOPICS, OVERDUE, OBSERVING = (
+    "rbstream",
+    "ztf_[0-9]+_programid1",
+    "84h",
+    "vector(1) and on () (hour() >= 2 and hour() < 13)",
+)
+
+_P = "(cluster, topic, partition)"
+# Two exporters may tell of one partition, two workers of one that has moved.
+_END = f'max by {_P} (kafka_topic_partition_current_offset{{topic=~"{TOPICS}"}}%s)'
+_OLDEST = f'max by {_P} (kafka_topic_partition_oldest_offset{{topic=~"{TOPICS}"}})'
+_COMMITTED = f'max by {_P} (kafka_consumergroup_current_offset{{consumergroup="{GROUP}"}} >= 0)'
+_WORKERS = f'max by {_P} (rbstream_%s_offset{{group="{GROUP}"}}%s)'
+_THEN = f" offset {OVERDUE}"
+
+
+def _overdue(end: str, committed: str) -> str:
+    """What was there then, and is not committed now; not of topics that were made anew since, which end before."""
+    then = end % _THEN
+    return f"sum by (cluster, topic) (clamp_min({then} - {committed}, 0) and {end % ''} >= {then})"
+
+
+SITE = (
+    Recorded("rbstream:observing", OBSERVING),
+    # -1, and no series of the exporter's, are partitions of which the group has not committed anything: all that is
+    # there is to be read.
+    Recorded(
+        "rbstream:outside_lag_messages",
+        f'max by {_P} (kafka_consumergroup_lag{{consumergroup="{GROUP}"}} >= 0) or on {_P} ({_END % ""} - {_OLDEST})',
+    ),
+    Recorded("rbstream:outside_committed_offset", _COMMITTED),
+    Recorded(
+        "rbstream:overdue_messages",
+        _overdue(_WORKERS.replace("%s", "end", 1), _WORKERS % ("committed", "")),
+    ),
+    Recorded("rbstream:outside_overdue_messages", _overdue(_END, f"({_COMMITTED} or on {_P} {_OLDEST})")),
+)
+
 _READY = "max by (cluster, group) (rbstream_ready) == 1"
-_COMMITTING = "sum by (cluster, group) (rate(rbstream_alerts_total[%s])) > 0"
 _LAG = "sum by (cluster, group) (rbstream_consumer_lag_messages)"
 _SILENCE = "max by (cluster, group) (rbstream_kafka_silence_seconds)"
+_BY_PARTITION = "(cluster, group, topic, partition)"
 
 ALERTS = (
-    # A day: whoever was ready in the last one is meant to be there. Five minutes: longer than a worker takes to start.
+    # A day: whoever was scraped in the last one is meant to be there. Ten minutes: as long as a GPU's first start.
     Alert(
-        "RbstreamNoReadyWorker", "critical", "5m",
+        "RbstreamNoReadyWorker", "critical", "10m",
         "No worker of group {{ $labels.group }} is ready",
         "group by (cluster, group) (last_over_time(rbstream_ready[<1d>]))"
         f" unless on (cluster, group) ({_READY})",
     ),
-    # From inside, and from outside by kafka-exporter: a dead worker exports nothing.
+    # By partition, as one that stands still is hidden by the others; from inside, and from outside by kafka-exporter: a
+    # dead worker exports nothing.
     Alert(
         "RbstreamStalled", "critical", "10m",
-        "Alerts have come in, and group {{ $labels.group }} commits none",
-        f"({_LAG} > 0 unless on (cluster, group) ({_COMMITTING % '<10m>'}))"
-        " or (sum by (cluster, group) (rbstream:outside_lag_messages) > 0 unless on (cluster, group)"
-        " (sum by (cluster, group) (delta(rbstream:outside_committed_messages[<10m>])) > 0))",
+        "There are alerts in {{ $labels.topic }}, and group {{ $labels.group }} commits none of a partition",
+        "group by (cluster, group, topic) ("
+        f"max by {_BY_PARTITION} (rbstream_consumer_lag_messages) > 0 unless on {_BY_PARTITION}"
+        f" (max by {_BY_PARTITION} (delta(rbstream_committed_offset[<10m>])) > 0)"
+        f" or rbstream:outside_lag_messages > 0 unless on {_BY_PARTITION}"
+        " (delta(rbstream:outside_committed_offset[<10m>]) > 0))",
     ),
-    # Only within the hours of observing that rbstream:observing says: nights have ends, and days.
+    # Only within the hours of observing that rbstream:observing says, and not for what was before they began: nights
+    # have ends, and days.
     Alert(
         "RbstreamSourceSilent", "warning", "15m",
         "Nothing new at the source of group {{ $labels.group }}, in the hours of observing",
-        f"({_READY}) and on () (rbstream:observing == 1)"
+        f"({_READY}) and on (group) (rbstream:observing == 1) and on (group) (rbstream:observing offset <15m> == 1)"
         " unless on (cluster, group) (sum by (cluster, group) (rate(rbstream_consumed_messages_total[<15m>])) > 0)"
         f" unless on (cluster, group) ({_LAG} > 0) unless on (cluster, group) ({_SILENCE} > 30)",
     ),
     # Six times as long as a client that is well is silent at most: it hears from a broker every five seconds.
     Alert(
         "RbstreamKafkaAway", "critical", "1m",
-        "No broker answers the {{ $labels.client }} of a worker of group {{ $labels.group }}",
+        "A worker of group {{ $labels.group }} hears from no broker ({{ $labels.client }})",
         "max by (cluster, group, client) (rbstream_kafka_silence_seconds) > 30",
     ),
     # More than a quarter of an hour's work, and more of it all the time.
@@ -136,7 +189,6 @@ ALERTS = (
         "{{ $value | humanizePercentage }} of a partition of {{ $labels.topic }} is rejected; workers stop at"
         " rejects.max_ratio",
         "max by (cluster, group, topic) (rbstream_reject_ratio) > 0.05"
-        " and on (cluster, group, topic) (sum by (cluster, group, topic) (rbstream_alerts_total) > 100)"
         " and on (cluster, group, topic) (sum by (cluster, group, topic) (rate(rbstream_alerts_total[<30m>])) > 0)",
     ),
     # Far from the 0.15 s that a worker takes that keeps up, and from any pause that mends itself.
@@ -152,12 +204,13 @@ ALERTS = (
         "max by (cluster, group) (changes(process_start_time_seconds[<1h>])"
         " and on (cluster, group, instance) last_over_time(rbstream_build_info[<1h>])) > 2",
     ),
-    # An abort costs what its alerts cost; one in ten is no hiccup any more.
+    # An abort costs what its alerts cost; one in ten is no hiccup any more, and five are none on a quiet day.
     Alert(
         "RbstreamTransactionsAborting", "warning", "10m",
         "{{ $value | humanizePercentage }} of the transactions of group {{ $labels.group }} are aborted",
         'sum by (cluster, group) (rate(rbstream_transactions_total{outcome="aborted"}[<15m>]))'
-        " / (sum by (cluster, group) (rate(rbstream_transactions_total[<15m>])) > 0) > 0.1",
+        " / (sum by (cluster, group) (rate(rbstream_transactions_total[<15m>])) > 0) > 0.1 and on (cluster, group)"
+        ' (sum by (cluster, group) (increase(rbstream_transactions_total{outcome="aborted"}[<15m>])) > 5)',
     ),
     # The GPU that scores and does nothing, and (by kube-state-metrics) the GPU of a pod that scores on its CPU.
     Alert(
@@ -169,14 +222,12 @@ ALERTS = (
         ' or (max by (cluster, group, instance, namespace, pod) (rbstream_model_info{device="cpu"}) == 1'
         ' and on (namespace, pod) (kube_pod_container_resource_requests{resource=~"nvidia_com_.+"} > 0))',
     ),
-    # 500 alerts, so that a field of few is no drift. The thresholds are guesses: nobody had a season of nights when
-    # they were chosen.
+    # The thresholds are guesses: nobody had a season of nights when they were chosen.
     Alert(
         "RbstreamScoreDrift", "warning", "30m",
         "Scores of {{ $labels.version }} in the last hour are not those of the last days: off by"
         ' {{ $value | printf "%.2f" }}',
-        "(rbstream:drb_drift > 0.15 or rbstream:drb_disagreement_drift > 0.1)"
-        " and on (cluster, group, version) (rbstream:drb_alerts > 500)",
+        "rbstream:drb_drift > 0.15 or rbstream:drb_disagreement_drift > 0.1",
     ),
 )  # fmt: skip
 
@@ -198,7 +249,13 @@ def _rule(alert: Alert, clock: Clock) -> dict[str, Any]:
     }
 
 
+def site(clock: Clock = Clock()) -> dict[str, Any]:
+    """`site.yaml`: recorded under the label `group`, so that several sites' don't get mixed up."""
+    recorded = [{"record": each.name, "expr": clock.set(each.expression), "labels": {"group": GROUP}} for each in SITE]
+    return {"groups": [{"name": "rbstream-site", "rules": recorded}]}
+
+
 def expressions() -> Iterator[str]:
     """All of the rules', for whoever looks which series are used."""
-    for each in (*RECORDED, *ALERTS):
+    for each in (*RECORDED, *SITE, *ALERTS):
         yield each.expression

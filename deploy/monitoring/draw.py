@@ -24,20 +24,22 @@ History = Callable[[str, float, float], Series]
 
 # Inches of one of Grafana's 24 columns, and of one of its rows.
 _COLUMN, _ROW = 0.8, 0.42
-# Longer names than this, and more of them, hide what a legend stands for.
-_LETTERS, _NAMES = 34, 10
+# Longer names than this, and more of them, have no room under a panel.
+_LETTERS, _NAMES = 40, 6
+# Of a checksum nobody reads more.
+_CELL = 24
 # For tests and pictures of minutes, not nights.
-_VARIABLES = {"$__rate_interval": "15s", "$__range": "1h", "$cluster": ".*", "$group": ".*", "$topic": ".*"}
+_VARIABLES = {"$__rate_interval": "15s", "$__range": "1h", "$cluster": ".*", "$topic": ".*"}
 
 
-def filled_in(expression: str) -> str:
-    """A panel's expression as Grafana sends it, with all clusters, groups and topics chosen."""
-    for name, value in _VARIABLES.items():
+def filled_in(expression: str, group: str = ".*") -> str:
+    """A panel's expression as Grafana sends it, with all clusters and topics chosen. group: a regular expression."""
+    for name, value in {**_VARIABLES, "$group": group}.items():
         expression = expression.replace(name, value)
     return expression
 
 
-def draw(page: dict[str, Any], history: History, start: float, end: float, path: Path) -> list[str]:
+def draw(page: dict[str, Any], history: History, start: float, end: float, path: Path, group: str = ".*") -> list[str]:
     """Draw a dashboard between two times into a PNG. Returns the titles of the panels without data."""
     panels = page["panels"]
     height = max(each["gridPos"]["y"] + each["gridPos"]["h"] for each in panels)
@@ -50,10 +52,10 @@ def draw(page: dict[str, Any], history: History, start: float, end: float, path:
             figure.text(0.01, 1 - (at["y"] + 0.6 + 0.6 / _ROW) / total, panel["title"], va="center", fontsize=12,
                         weight="bold")  # fmt: skip
             continue
-        inner = (at["x"] + 0.9, height - at["y"] - at["h"] + 1.5, at["w"] - 1.2, at["h"] - 2.4)
+        inner = (at["x"] + 0.9, height - at["y"] - at["h"] + 2.3, at["w"] - 1.2, at["h"] - 3.1)
         axes = figure.add_axes((inner[0] / 24, inner[1] / total, inner[2] / 24, inner[3] / total))
         axes.set_title(panel["title"], fontsize=10, loc="left")
-        series = list(_asked(panel, history, start, end))
+        series = list(_asked(panel, lambda expression: history(filled_in(expression, group), start, end)))
         if any(value == value for _, points in series for _, value in points):
             _DRAWN[panel["type"]](axes, panel, series)
         else:
@@ -110,7 +112,8 @@ def _timeseries(axes: Axes, panel: dict[str, Any], series: Series) -> None:
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     handles, names = axes.get_legend_handles_labels()
-    axes.legend(handles[:_NAMES], names[:_NAMES], fontsize=6, ncol=2, loc="upper left", framealpha=0.6)
+    axes.legend(handles[:_NAMES], names[:_NAMES], fontsize=7, ncol=2, loc="upper left", bbox_to_anchor=(-0.05, -0.12),
+                frameon=False, borderaxespad=0)  # fmt: skip
 
 
 def _stat(axes: Axes, panel: dict[str, Any], series: Series) -> None:
@@ -159,10 +162,11 @@ def _table(axes: Axes, panel: dict[str, Any], series: Series) -> None:
     rows = [labels for labels, points in series if points[-1][0] == last]
     names = sorted({name for row in rows for name in row if name})
     axes.set_axis_off()
-    cells = [[row.get(name, "")[:12] for name in names] for row in rows]
+    cells = [[row.get(name, "")[:_CELL] for name in names] for row in rows]
     table = axes.table(cells, colLabels=names, loc="upper center", cellLoc="left")
     table.auto_set_font_size(False)
-    table.set_fontsize(6)
+    table.set_fontsize(7)
+    table.auto_set_column_width(range(len(names)))
 
 
 _DRAWN = {

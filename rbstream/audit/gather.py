@@ -82,7 +82,11 @@ def audit(settings: Settings, begin: When, end: When, places: Iterable[Place] = 
         for partition, offsets in receipt.unscored().items():
             _look_at_the_source(receipt, source, partition, offsets)
         ends = {partition: _range(source, partition)[1] for partition in stretch}
-    return Audit(receipt.counts(), waiting, receipt.differences(ends), sink.warnings)
+    counts, warnings = receipt.counts(), list(sink.warnings)
+    if not counts["messages"] and not waiting:
+        topics = ", ".join(settings.source.topics)
+        warnings.append(f"there was nothing to compare: no message of {topics} in what was asked for")
+    return Audit(counts, waiting, receipt.differences(ends), warnings)
 
 
 def _consumer(config: Config) -> Consumer:
@@ -209,26 +213,33 @@ def _take_output(receipt: Receipt, alerts: PacketReader, message: Message) -> No
         if not isinstance(alert, Alert):
             raise ValueError(f"{alert.rejection.reason}: {alert.rejection.detail}")
         receipt.published(key, Output(topic, float(said["rbstream.drb"]), alert.value(DRB), alert.candid))
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         receipt.strange(topic, _place(message), str(error))
 
 
 def _take_dead_letter(receipt: Receipt, message: Message) -> None:
     try:
         receipt.buried(_key(message), message.topic() or "")
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         receipt.strange(message.topic() or "", _place(message), str(error))
 
 
 def _key(message: Message) -> Key:
-    """Where a message says it comes from. Raises ValueError, KeyError."""
+    """Where a message says it comes from. Raises ValueError."""
     said = _said(message)
     partition, offset, record = (int(said[f"rbstream.source.{name}"]) for name in ("partition", "offset", "record"))
     return Key(said["rbstream.source.topic"], partition, offset, record)
 
 
-def _said(message: Message) -> dict[str, str]:
-    return {name: (value or b"").decode("utf-8", "replace") for name, value in as_message(message).headers}
+class _Said(dict[str, str]):
+    """Headers. Raises ValueError for one that is not there."""
+
+    def __missing__(self, name: str) -> str:
+        raise ValueError(f"it has no header {name}")
+
+
+def _said(message: Message) -> _Said:
+    return _Said({name: (value or b"").decode("utf-8", "replace") for name, value in as_message(message).headers})
 
 
 def _bytes(message: Message) -> bytes:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rbstream.arguments import add_command, add_setting, add_settings, given_settings
+from rbstream.commands.printing import say
 from rbstream.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ def _positions(options: argparse.Namespace) -> "closing[Positions]":
 
 def _show(options: argparse.Namespace) -> int:
     with _positions(options) as positions:
-        _print(positions.show(), options, "")
+        found = positions.show()
+        _print(found, options, "")
+    if not found:
+        topics = ", ".join(given_settings(options).source.topics)
+        say(Console(stderr=True), f"no topic is there that matches source.topics: {topics}")
     return ExitStatus.DONE
 
 

@@ -53,8 +53,8 @@ class Account:
                 metrics.commit(observed)
                 for (verdict, _, _), count in observed.alerts.items():
                     self._verdicts[verdict] += count
-            for topic, partition in result.verdicts:
-                metrics.reject_ratio.labels(topic, partition).set(rejections.windows[topic, partition].ratio)
+            for partition in result.verdicts:
+                metrics.reject_ratio.labels(*partition).set(rejections.judged(partition))
 
     def look(
         self,

@@ -86,6 +86,15 @@ class Rejections:
             windows[partition] = window
         return replace(self, windows=windows, accepted=accepted)
 
+    def judged(self, partition: Partition) -> float:
+        """The share of rejections by which a partition is judged; 0 while its alerts are too few for that."""
+        window = self.windows[partition]
+        return window.ratio if window.alerts >= self._least else 0.0
+
+    @property
+    def _least(self) -> int:
+        return min(JUDGED_FROM, self.settings.window)
+
     def note(self, partition: Partition) -> str:
         """What to commit with the partition's offset."""
         return self.windows.get(partition, Window()).metadata()
@@ -103,7 +112,7 @@ class Rejections:
         limits = self.settings
         if window.in_a_row >= limits.in_a_row:
             what = f"{window.in_a_row} alerts in a row"
-        elif window.alerts >= min(JUDGED_FROM, limits.window) and window.ratio > limits.max_ratio:
+        elif window.alerts >= self._least and window.ratio > limits.max_ratio:
             what = f"{window.rejected} of the last {window.alerts} alerts"
         else:
             return

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -564,22 +565,21 @@ def test_the_configured_port_is_everywhere(template: Template) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "replicas", "budget"),
+    ("values", "replicas"),
     [
-        ({"replicas": 1}, 1, False),
-        ({"replicas": 2}, 2, True),
-        ({"replicas": 0}, 0, False),
-        ({"replicas": 5, "autoscaling": {"enabled": True, "maxReplicaCount": 8}}, None, False),
-        ({"replicas": 1, "autoscaling": {"enabled": True, "maxReplicaCount": 8, "minReplicaCount": 2}}, None, True),
+        ({"replicas": 1}, 1),
+        ({"replicas": 2}, 2),
+        ({"replicas": 0}, 0),
+        ({"replicas": 5, "autoscaling": {"enabled": True, "maxReplicaCount": 8}}, None),
     ],
 )
-def test_replicas_and_disruptions(
-    template: Template, values: dict[str, Any], replicas: int | None, budget: bool
+def test_replicas_are_keda_s_where_it_is_on_and_one_may_go_at_a_time(
+    template: Template, values: dict[str, Any], replicas: int | None
 ) -> None:
     rendered = template(BASE, values)
 
     assert rendered.one("StatefulSet")["spec"].get("replicas") == replicas
-    assert len(rendered.all("PodDisruptionBudget")) == budget
+    assert rendered.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     assert len(rendered.all("ScaledObject")) == (replicas is None)
 
 
@@ -704,7 +704,9 @@ def test_series_tell_deployments_apart(template: Template) -> None:
 
 
 def test_the_sites_rules_are_those_for_who_has_no_chart(template: Template) -> None:
-    site = yaml.safe_load((DEPLOY / "prometheus" / "site.yaml").read_text(encoding="utf-8"))
+    text = (DEPLOY / "prometheus" / "site.yaml").read_text(encoding="utf-8")
+    (topics,) = BASE["config"]["source"]["topics"]
+    site = yaml.safe_load(text.replace("ztf_[0-9]+_programid1", topics))
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
 
     groups = template(BASE, {"rules": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"]
@@ -721,8 +723,43 @@ def test_the_sites_rules_follow_the_values(template: Template) -> None:
     assert "rbstream:observing" not in rules
     for name in ("rbstream:outside_lag_messages", "rbstream:outside_overdue_messages"):
         assert r'{consumergroup="a\"b"}' in rules[name]
+    assert r'{group="a\"b"}' in rules["rbstream:overdue_messages"]
+    assert all(rule["labels"] == {"group": 'a"b'} for rule in site["rules"])
     assert "offset 36h" in rules["rbstream:outside_overdue_messages"]
     assert "84h" not in json.dumps(site)
+
+
+@pytest.mark.parametrize(
+    ("topics", "expression"),
+    [
+        (["^ztf_[0-9]+$", "lsst.alerts"], r"^ztf_[0-9]+$|lsst\.alerts"),
+        ("a,b", "a|b"),
+        ('["a", "^b.*"]', "a|^b.*"),
+    ],
+)
+def test_topics_that_nobody_has_read_yet_are_known_by_their_names(
+    template: Template, topics: Any, expression: str
+) -> None:
+    values = {"rules": {"enabled": True}, **config("source.topics", topics)}
+
+    site, *_ = template(BASE, values).one("PrometheusRule")["spec"]["groups"]
+
+    (lag,) = (rule["expr"] for rule in site["rules"] if rule["record"] == "rbstream:outside_lag_messages")
+    assert f"{{topic=~{json.dumps(expression)}}}" in lag
+
+
+def test_a_group_that_the_source_does_not_know_is_not_looked_for_there(template: Template) -> None:
+    values = {"rules": {"enabled": True}, **config("source.report_progress", False)}
+
+    site, *_ = template(BASE, values).one("PrometheusRule")["spec"]["groups"]
+
+    assert {rule["record"] for rule in site["rules"]} == {"rbstream:observing", "rbstream:overdue_messages"}
+
+
+def test_a_second_release_brings_its_site_and_not_the_alerts_again(template: Template) -> None:
+    (site,) = template(BASE, {"rules": {"enabled": True, "alerts": False}}).one("PrometheusRule")["spec"]["groups"]
+
+    assert site["name"] == "rbstream-site"
 
 
 def test_alerts_link_to_the_runbook_where_it_is(template: Template) -> None:
@@ -755,6 +792,63 @@ def test_dashboards_are_for_grafanas_sidecar(template: Template) -> None:
     assert files == {path.name: path.read_text(encoding="utf-8") for path in (DEPLOY / "grafana").glob("*.json")}
     assert files
     assert all(each["metadata"]["labels"]["grafana_dashboard"] == "1" for each in found)
+
+
+# ---- tools, the receipt
+
+
+def test_a_pod_of_tools_has_the_workers_settings_and_models_and_is_no_worker(template: Template) -> None:
+    claim = {"persistentVolumeClaim": {"claimName": "models"}}
+    values = {"model": {"volume": claim}, **config("model.bundle", "/models/a.pt")}
+    rendered = template(BASE, values)
+
+    spec = rendered.one("Deployment")["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["env"] == rendered.worker["env"][: len(container["env"])]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {mount["mountPath"] for mount in rendered.worker["volumeMounts"]} > {"/models"}
+    labels, workers = spec["template"]["metadata"]["labels"], rendered.one("StatefulSet")["spec"]["selector"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    assert not workers["matchLabels"].items() <= labels.items()
+
+
+def test_the_pod_of_tools_waits_and_ends_when_it_is_told_to(template: Template) -> None:
+    (container,) = template(BASE).one("Deployment")["spec"]["template"]["spec"]["containers"]
+    waiting = subprocess.Popen([sys.executable, *container["command"][1:]])
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+        waiting.terminate()
+        assert waiting.wait(10) == 0
+    finally:
+        waiting.kill()
+
+
+def test_without_tools_there_is_no_such_pod(template: Template) -> None:
+    assert template(BASE, {"tools": {"enabled": False}}).all("Deployment") == []
+
+
+def test_the_receipt_is_asked_for_with_the_workers_settings_and_in_a_pod_of_its_own(template: Template) -> None:
+    values = {"receipt": {"enabled": True, "from": "12h"}, **config("sink.scores", "scores")}
+    rendered = template(BASE, values)
+
+    spec = rendered.one("CronJob")["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == ["audit", "--from=12h"]
+    assert container["env"][-1] in rendered.worker["env"]
+    assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in pod["volumes"]}
+    assert spec["backoffLimit"] == 0
+    labels = spec["template"]["metadata"]["labels"]
+    assert labels.items() & rendered.one("StatefulSet")["spec"]["selector"]["matchLabels"].items() < labels.items()
+    assert labels["app.kubernetes.io/component"] == "receipt"
+
+
+def test_no_receipt_without_a_scores_topic(template: Template) -> None:
+    error = template(BASE, {"receipt": {"enabled": True}}).error
+
+    assert error is not None
+    assert "receipt.enabled needs config.sink.scores" in error
 
 
 # ---- a rehearsal

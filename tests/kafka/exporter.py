@@ -1,4 +1,7 @@
-"""Stands in for kafka-exporter, which isn't on this machine: its series that the rules use, from the real broker."""
+"""Stands in for kafka-exporter, which isn't on this machine: its series that the rules use, from the real broker.
+
+As the real one, it tells of a group in a topic once the group has committed in one of its partitions: -1 for others.
+"""
 
 from collections.abc import Iterator
 
@@ -32,17 +35,21 @@ class Exporter(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         end = GaugeMetricFamily("kafka_topic_partition_current_offset", "End", labels=_OF_GROUP[1:])
+        oldest = GaugeMetricFamily("kafka_topic_partition_oldest_offset", "Oldest", labels=_OF_GROUP[1:])
         committed = GaugeMetricFamily("kafka_consumergroup_current_offset", "Committed", labels=_OF_GROUP)
         lag = GaugeMetricFamily("kafka_consumergroup_lag", "Lag", labels=_OF_GROUP)
         for group, asker in self._askers.items():
-            for mark in asker.committed(self._wanted[group], timeout=10):
+            marks = asker.committed(self._wanted[group], timeout=10)
+            known = any(mark.offset >= 0 for mark in marks)
+            for mark in marks:
                 labels = (mark.topic, str(mark.partition))
-                _, high = asker.get_watermark_offsets(mark, timeout=10)
+                low, high = asker.get_watermark_offsets(mark, timeout=10)
+                oldest.add_metric(labels, low)
                 end.add_metric(labels, high)
-                if mark.offset >= 0:
-                    committed.add_metric((group, *labels), mark.offset)
-                    lag.add_metric((group, *labels), high - mark.offset)
-        yield from (end, committed, lag)
+                if known:
+                    committed.add_metric((group, *labels), max(mark.offset, -1))
+                    lag.add_metric((group, *labels), high - mark.offset if mark.offset >= 0 else -1)
+        yield from (oldest, end, committed, lag)
 
     def close(self) -> None:
         self._server.shutdown()

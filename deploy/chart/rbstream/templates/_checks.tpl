@@ -14,6 +14,7 @@
 {{- include "rbstream.checkTimes" (dict "root" . "given" $given) }}
 {{- include "rbstream.checkModel" (dict "root" . "given" $given) }}
 {{- include "rbstream.checkAutoscaling" (dict "root" . "given" $given) }}
+{{- include "rbstream.checkReceipt" (dict "root" . "given" $given) }}
 {{- end }}
 
 {{/* What has no default. Only `fail`: helm lint without values has nothing to complain of. */}}
@@ -33,6 +34,12 @@
 {{- if and .enabled (not .volume) }}
 {{- fail "rehearsal.volume is not set: a volume with the night, mounted at /nights" }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "rbstream.checkReceipt" -}}
+{{- if and .root.Values.receipt.enabled (not (get .given "sink.scores")) }}
+{{- include "rbstream.refuse" "receipt.enabled needs config.sink.scores: the receipt is made of the scores topic" }}
 {{- end }}
 {{- end }}
 

@@ -84,6 +84,22 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* For those who open the model. */}}
+{{- define "rbstream.modelVolume" -}}
+{{- with .Values.model.volume }}
+- name: models
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "rbstream.modelMount" -}}
+{{- if .Values.model.volume }}
+- name: models
+  mountPath: /models
+  readOnly: true
+{{- end }}
+{{- end }}
+
 {{- define "rbstream.env" -}}
 {{- with .Values.extraEnv }}
 {{- toYaml . }}
