@@ -67,12 +67,10 @@ def draw(page: dict[str, Any], history: History, start: float, end: float, path:
     return empty
 
 
-def _asked(
-    panel: dict[str, Any], history: History, start: float, end: float
-) -> Iterator[tuple[dict[str, str], Points]]:
+def _asked(panel: dict[str, Any], ask: Callable[[str], Series]) -> Iterator[tuple[dict[str, str], Points]]:
     """The series of all targets; their legends under the empty label."""
     for target in panel["targets"]:
-        for labels, points in history(filled_in(target["expr"]), start, end):
+        for labels, points in ask(target["expr"]):
             yield labels | {"": _legend(target["legendFormat"], labels)}, points
 
 
