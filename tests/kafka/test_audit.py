@@ -122,6 +122,29 @@ def test_one_output_removed_one_doubled_and_one_forged_are_named_and_no_other(sc
     )
 
 
+def test_a_stretch_without_messages_is_told_from_one_without_differences(scene: Stage) -> None:
+    status, found = audit(scene, f"{scene.topic('in')}/0/9000-9009")
+    (warning,) = found["warnings"]
+    assert (status, found["counts"]["messages"]) == (0, 0)
+    assert "nothing to compare" in warning
+    assert scene.topic("in") in warning
+
+
+def test_topics_that_nothing_matches_are_told(scene: Stage) -> None:
+    settings = variables(scene.settings(source__topics=["^none_like_this$"]))
+    done = rbstream("offsets", "show", env=environment(**settings))
+    assert done.returncode == 0
+    assert "no topic is there that matches source.topics: ^none_like_this$" in done.stderr
+
+
+def test_what_somebody_else_wrote_is_told_by_what_it_lacks(scene: Stage, fresh: Fresh) -> None:
+    outputs = scene.read("out")
+    bare = {"value": outputs[0].value(), "timestamp": outputs[0].timestamp()[1]}
+    _, found = audit(scene, sink__topic=copied(scene, "out", outputs, fresh, [bare]))
+    (difference,) = found["differences"]
+    assert difference["detail"] == "it has no header rbstream.source.partition"
+
+
 @pytest.mark.parametrize(
     ("headers", "value", "what"),
     [

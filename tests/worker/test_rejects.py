@@ -35,6 +35,14 @@ def test_a_window_counts_the_last_verdicts(verdicts: list[bool], size: int) -> N
     assert Window.of(window.metadata()) == window
 
 
+def test_the_share_is_told_from_the_alert_on_from_which_it_is_judged() -> None:
+    few = Rejections(SETTINGS, {}).after({P: ["cutout_gzip"] * 20 + [None] * 79})
+    assert few.judged(P) == 0
+    assert few.after({P: [None]}).judged(P) == 0.2
+    small = Rejections(Rejects(window=20), {}).after({P: ["cutout_gzip"] + [None] * 19})
+    assert small.judged(P) == 0.05
+
+
 @pytest.mark.parametrize("note", ["", None, "rbstream:", "others' note", "rbstream:1", "rbstream:x:y", "1:2:3"])
 def test_a_note_of_somebody_else_is_an_empty_window(note: str | None) -> None:
     assert Window.of(note) == Window()
