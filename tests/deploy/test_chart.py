@@ -661,7 +661,14 @@ def test_pass_through_values_get_there(template: Template) -> None:
     assert EVERYTHING["extraVolumeMounts"][0] in rendered.worker["volumeMounts"]
     assert [each["name"] for each in pod["volumes"]].count("secrets") == 1
     policy = rendered.one("NetworkPolicy")["spec"]
-    assert policy["podSelector"] == rendered.one("StatefulSet")["spec"]["selector"]
+    # All pods: who only looks wants Kafka too.
+    for kind in ("StatefulSet", "Deployment"):
+        labels = rendered.one(kind)["spec"]["template"]["metadata"]["labels"]
+        assert (
+            {"app.kubernetes.io/instance": "night"}.items()
+            <= policy["podSelector"]["matchLabels"].items()
+            <= labels.items()
+        )
     assert {name: policy[name] for name in EVERYTHING["networkPolicy"]} == EVERYTHING["networkPolicy"]
 
 

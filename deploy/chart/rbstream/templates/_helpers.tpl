@@ -23,12 +23,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{- define "rbstream.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001 # the image's
-runAsGroup: 10001
-seccompProfile:
-  type: RuntimeDefault
+{{/* What all pods have. */}}
+{{- define "rbstream.pod" -}}
+serviceAccountName: {{ include "rbstream.name" . }}
+automountServiceAccountToken: false
+# Variables of Services whose names begin with rbstream would look like settings.
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001 # the image's
+  runAsGroup: 10001
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "rbstream.containerSecurity" -}}
