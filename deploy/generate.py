@@ -14,9 +14,10 @@ _RULES_HEAD = f"""# Made by deploy/generate.py from deploy/monitoring/alerts.py.
 # runbook_url begins with {RUNBOOK}: put in its place where you keep that, for whoever is woken.
 """
 _SITE_HEAD = """# Made by deploy/generate.py from deploy/monitoring/alerts.py.
-# What is your site's own; the chart writes this group from its values. Without the chart: a copy of this group for each
+# What is your site's own; the chart writes this group from its values. Without the chart: a copy of this file for each
 # consumer group, with
-#   - its name (source.group_id) where "rbstream" stands,
+#   - a name for the source's Kafka where "kafka" stands, and that of the group (source.group_id) for "rbstream", in the
+#     labels too: those that the scrape sets,
 #   - a regular expression of the topics that it reads for "ztf_[0-9]+_programid1",
 #   - half of their retention for 84h, which is half of Kafka's usual 7 days,
 #   - your hours of observing [UTC] in rbstream:observing; without it nobody is told of a source that is silent.

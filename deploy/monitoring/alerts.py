@@ -91,21 +91,19 @@ RECORDED = (
     ),
 )
 
-# What is a site's own: its consumer group, the topics that it reads, half of their retention, its hours of observing.
-# The chart puts its values in the place of these.
-GROUP, TOPICS, OVERDUE, OBSERVING = (
-    "rbstream",
-    "ztf_[0-9]+_programid1",
-    "84h",
-    "vector(1) and on () (hour() >= 2 and hour() < 13)",
-)
+# What is a site's own: its source's Kafka and consumer group, the topics that it reads, half of their retention, its
+# hours of observing. The chart puts its values in the place of these.
+CLUSTER, GROUP, TOPICS, OVERDUE = "kafka", "rbstream", "ztf_[0-9]+_programid1", "84h"
+OBSERVING = "vector(1) and on () (hour() >= 2 and hour() < 13)"
 
 _P = "(cluster, topic, partition)"
+_OF = f'cluster="{CLUSTER}"'
 # Two exporters may tell of one partition, two workers of one that has moved.
-_END = f'max by {_P} (kafka_topic_partition_current_offset{{topic=~"{TOPICS}"}}%s)'
-_OLDEST = f'max by {_P} (kafka_topic_partition_oldest_offset{{topic=~"{TOPICS}"}})'
-_COMMITTED = f'max by {_P} (kafka_consumergroup_current_offset{{consumergroup="{GROUP}"}} >= 0)'
-_WORKERS = f'max by {_P} (rbstream_%s_offset{{group="{GROUP}"}}%s)'
+_END = f'max by {_P} (kafka_topic_partition_current_offset{{{_OF}, topic=~"{TOPICS}"}}%s)'
+_OLDEST = f'max by {_P} (kafka_topic_partition_oldest_offset{{{_OF}, topic=~"{TOPICS}"}})'
+_BY_GROUP = f'{{{_OF}, consumergroup="{GROUP}", topic=~"{TOPICS}"}}'
+_COMMITTED = f"max by {_P} (kafka_consumergroup_current_offset{_BY_GROUP} >= 0)"
+_WORKERS = f'max by {_P} (rbstream_%s_offset{{{_OF}, group="{GROUP}"}}%s)'
 _THEN = f" offset {OVERDUE}"
 
 
@@ -117,18 +115,22 @@ def _overdue(end: str, committed: str) -> str:
 
 SITE = (
     Recorded("rbstream:observing", OBSERVING),
-    # -1, and no series of the exporter's, are partitions of which the group has not committed anything: all that is
-    # there is to be read.
+    # Of partitions that no worker tells of: those know better, and the group at the source may trail, or not be there.
+    # Where the group has committed nothing (kafka-exporter: -1, or no series), all that is there is to be read.
     Recorded(
         "rbstream:outside_lag_messages",
-        f'max by {_P} (kafka_consumergroup_lag{{consumergroup="{GROUP}"}} >= 0) or on {_P} ({_END % ""} - {_OLDEST})',
+        f"(clamp_min(max by {_P} (kafka_consumergroup_lag{_BY_GROUP}), 0) and on {_P} {_COMMITTED}"
+        f" or on {_P} ({_END % ''} - {_OLDEST})) unless on {_P} {_WORKERS % ('committed', '')}",
     ),
     Recorded("rbstream:outside_committed_offset", _COMMITTED),
     Recorded(
         "rbstream:overdue_messages",
         _overdue(_WORKERS.replace("%s", "end", 1), _WORKERS % ("committed", "")),
     ),
-    Recorded("rbstream:outside_overdue_messages", _overdue(_END, f"({_COMMITTED} or on {_P} {_OLDEST})")),
+    Recorded(
+        "rbstream:outside_overdue_messages",
+        _overdue(_END, f"({_WORKERS % ('committed', '')} or on {_P} {_COMMITTED} or on {_P} {_OLDEST})"),
+    ),
 )
 
 _READY = "max by (cluster, group) (rbstream_ready) == 1"
@@ -160,7 +162,8 @@ ALERTS = (
     Alert(
         "RbstreamSourceSilent", "warning", "15m",
         "Nothing new at the source of group {{ $labels.group }}, in the hours of observing",
-        f"({_READY}) and on (group) (rbstream:observing == 1) and on (group) (rbstream:observing offset <15m> == 1)"
+        f"({_READY}) and on (cluster, group) (rbstream:observing == 1)"
+        " and on (cluster, group) (rbstream:observing offset <15m> == 1)"
         " unless on (cluster, group) (sum by (cluster, group) (rate(rbstream_consumed_messages_total[<15m>])) > 0)"
         f" unless on (cluster, group) ({_LAG} > 0) unless on (cluster, group) ({_SILENCE} > 30)",
     ),
@@ -250,8 +253,9 @@ def _rule(alert: Alert, clock: Clock) -> dict[str, Any]:
 
 
 def site(clock: Clock = Clock()) -> dict[str, Any]:
-    """`site.yaml`: recorded under the label `group`, so that several sites' don't get mixed up."""
-    recorded = [{"record": each.name, "expr": clock.set(each.expression), "labels": {"group": GROUP}} for each in SITE]
+    """`site.yaml`: recorded under the labels `cluster` and `group`, so that several sites' don't get mixed up."""
+    labels = {"cluster": CLUSTER, "group": GROUP}
+    recorded = [{"record": each.name, "expr": clock.set(each.expression), "labels": dict(labels)} for each in SITE]
     return {"groups": [{"name": "rbstream-site", "rules": recorded}]}
 
 

@@ -723,15 +723,17 @@ def test_the_sites_rules_are_those_for_who_has_no_chart(template: Template) -> N
 
 def test_the_sites_rules_follow_the_values(template: Template) -> None:
     values = {"rules": {"enabled": True, "observing": "", "overdue": "36h"}, **config("source.group_id", 'a"b')}
+    values["monitoring"] = {"cluster": "ztf"}
 
     site, *_ = template(BASE, values).one("PrometheusRule")["spec"]["groups"]
 
     rules = {rule["record"]: rule["expr"] for rule in site["rules"]}
     assert "rbstream:observing" not in rules
     for name in ("rbstream:outside_lag_messages", "rbstream:outside_overdue_messages"):
-        assert r'{consumergroup="a\"b"}' in rules[name]
-    assert r'{group="a\"b"}' in rules["rbstream:overdue_messages"]
-    assert all(rule["labels"] == {"group": 'a"b'} for rule in site["rules"])
+        assert r'consumergroup="a\"b"' in rules[name]
+    assert r'{cluster="ztf", group="a\"b"}' in rules["rbstream:overdue_messages"]
+    assert all(rule["labels"] == {"cluster": "ztf", "group": 'a"b'} for rule in site["rules"])
+    assert all('"kafka"' not in rule["expr"] for rule in site["rules"])
     assert "offset 36h" in rules["rbstream:outside_overdue_messages"]
     assert "84h" not in json.dumps(site)
 
@@ -740,7 +742,7 @@ def test_the_sites_rules_follow_the_values(template: Template) -> None:
     ("topics", "expression"),
     [
         (["^ztf_[0-9]+$", "lsst.alerts"], r"^ztf_[0-9]+$|lsst\.alerts"),
-        ("a,b", "a|b"),
+        ("a, b", "a|b"),
         ('["a", "^b.*"]', "a|^b.*"),
     ],
 )
@@ -752,7 +754,14 @@ def test_topics_that_nobody_has_read_yet_are_known_by_their_names(
     site, *_ = template(BASE, values).one("PrometheusRule")["spec"]["groups"]
 
     (lag,) = (rule["expr"] for rule in site["rules"] if rule["record"] == "rbstream:outside_lag_messages")
-    assert f"{{topic=~{json.dumps(expression)}}}" in lag
+    assert f"topic=~{json.dumps(expression)}" in lag
+
+
+def test_topics_in_a_text_with_braces_are_refused_with_the_rules(template: Template) -> None:
+    error = template(BASE, {"rules": {"enabled": True}, **config("source.topics", "^ztf_[0-9]{1,3}$")}).error
+
+    assert error is not None
+    assert "write config.source.topics as a list" in error
 
 
 def test_a_group_that_the_source_does_not_know_is_not_looked_for_there(template: Template) -> None:
@@ -811,7 +820,9 @@ def test_a_pod_of_tools_has_the_workers_settings_and_models_and_is_no_worker(tem
 
     spec = rendered.one("Deployment")["spec"]
     (container,) = spec["template"]["spec"]["containers"]
-    assert container["env"] == rendered.worker["env"][: len(container["env"])]
+    *env, device = container["env"]
+    assert env == rendered.worker["env"][: len(env)]
+    assert device == {"name": "RBSTREAM_MODEL__DEVICE", "value": "cpu"}
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts == {mount["mountPath"] for mount in rendered.worker["volumeMounts"]} > {"/models"}
     labels, workers = spec["template"]["metadata"]["labels"], rendered.one("StatefulSet")["spec"]["selector"]
@@ -837,6 +848,8 @@ def test_without_tools_there_is_no_such_pod(template: Template) -> None:
 
 def test_the_receipt_is_asked_for_with_the_workers_settings_and_in_a_pod_of_its_own(template: Template) -> None:
     values = {"receipt": {"enabled": True, "from": "12h"}, **config("sink.scores", "scores")}
+    values["model"] = {"volume": {"persistentVolumeClaim": {"claimName": "models"}}}
+    values["config"]["model"] = {"bundle": "/models/a.pt"}
     rendered = template(BASE, values)
 
     spec = rendered.one("CronJob")["spec"]["jobTemplate"]["spec"]
@@ -845,6 +858,7 @@ def test_the_receipt_is_asked_for_with_the_workers_settings_and_in_a_pod_of_its_
     assert container["args"] == ["audit", "--from=12h"]
     assert container["env"][-1] in rendered.worker["env"]
     assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in pod["volumes"]}
+    assert "/models" in {mount["mountPath"] for mount in container["volumeMounts"]}
     assert spec["backoffLimit"] == 0
     labels = spec["template"]["metadata"]["labels"]
     assert labels.items() & rendered.one("StatefulSet")["spec"]["selector"]["matchLabels"].items() < labels.items()

@@ -155,8 +155,8 @@ def test_prometheus_scrapes_all_that_export() -> None:
     (workers,), (exporter,) = jobs["rbstream"], jobs["kafka-exporter"]
     settings = Settings()
     assert workers["targets"] == [f"{name}:{settings.metrics.port}" for name in WORKERS]
-    assert workers["labels"] == {"cluster": "laptop", "group": settings.source.group_id}
-    assert exporter == {"targets": ["kafka-exporter:9308"], "labels": {"cluster": "laptop"}}
+    assert workers["labels"] == {"cluster": "kafka", "group": settings.source.group_id}
+    assert exporter == {"targets": ["kafka-exporter:9308"], "labels": {"cluster": "kafka"}}
     assert "kafka-exporter" in SERVICES
 
 

@@ -23,6 +23,7 @@ from broker import Broker, free_port
 from cluster import wait_until
 from confluent_kafka import Producer
 from exporter import Exporter
+from monitoring.alerts import CLUSTER as SITES
 from monitoring.alerts import GROUP, OVERDUE, TOPICS, Clock, rules, site
 from monitoring.draw import draw, filled_in, load
 from monitoring.model import MODEL
@@ -205,8 +206,8 @@ class Night:
             (found,) = site(CLOCK)["groups"]
             for rule in found["rules"]:
                 rule["expr"] = rule["expr"].replace(f'"{GROUP}"', f'"{name}"').replace(TOPICS, group.topic("in"))
-                rule["expr"] = rule["expr"].replace(OVERDUE, SHORT)
-                rule["labels"] = {"group": name}
+                rule["expr"] = rule["expr"].replace(OVERDUE, SHORT).replace(f'"{SITES}"', f'"{CLUSTER}"')
+                rule["labels"] = {"cluster": CLUSTER, "group": name}
                 if rule["record"] == "rbstream:observing":
                     rule["expr"] = OBSERVING
             of_sites.append(found | {"name": name})

@@ -35,8 +35,10 @@ securityContext:
   runAsGroup: 10001
   seccompProfile:
     type: RuntimeDefault
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- range $name := list "imagePullSecrets" "nodeSelector" "tolerations" "priorityClassName" }}
+{{- with get $.Values $name }}
+{{ $name }}: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end }}
 
