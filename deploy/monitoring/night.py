@@ -86,8 +86,8 @@ NIGHT = Dashboard(
             ),
             Panel(
                 "Lag by topic", "lines", "suffix: messages",
-                "Messages not committed yet: as the workers see it; from outside, by kafka-exporter, of partitions that no"
-                " worker tells of.",
+                "Messages not committed yet: as the workers see it; from outside, by kafka-exporter, of partitions that"
+                " no worker tells of.",
                 "From outside: nobody owns those partitions, workers are dead. Else, rising: too few workers, or one"
                 " that is stuck (page Worker). An old topic's: it will be read; narrow `source.topics` if not.",
                 (
