@@ -14,7 +14,6 @@ from typing import Any, Literal
 RUNBOOK = "docs/runbook.md"
 
 _DURATION = re.compile(r"<(\d+)([smhd])( as seconds)?>")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Clock:
 
     def _filled(self, match: "re.Match[str]") -> str:
         number, unit, as_seconds = match.groups()
-        usual = (self.minute, self.day) == (60, 86400)
-        if usual and not as_seconds:
+        if self == Clock() and not as_seconds:
             return f"{number}{unit}"
         lasts = {"s": 1.0, "m": self.minute, "h": 60 * self.minute, "d": self.day}
         seconds = round(int(number) * lasts[unit])

@@ -1,9 +1,9 @@
 """The page for the model: does it still score as it did, and as upstream does?"""
 
+from monitoring.panels import CHOSEN as _G
+from monitoring.panels import RATE as _RATE
 from monitoring.panels import Dashboard, Panel, Query, Row
 
-_G = 'cluster=~"$cluster", group=~"$group"'
-_RATE = "[$__rate_interval]"
 # Two models may be at work while one is rolled out.
 _VERSION = f"* on (cluster, group, instance) group_left (version) rbstream_model_info{{{_G}}}"
 

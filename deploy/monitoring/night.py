@@ -1,11 +1,11 @@
 """The page for the night: is the stream flowing, and what becomes of it?"""
 
+from monitoring.panels import CHOSEN as _G
+from monitoring.panels import RATE as _RATE
 from monitoring.panels import Dashboard, Panel, Query, Row
 
-# Of one group's series; with topic, of one input topic's.
-_G = 'cluster=~"$cluster", group=~"$group"'
+# Of one input topic's series.
 _T = f'{_G}, topic=~"$topic"'
-_RATE = "[$__rate_interval]"
 # Of several workers that were asked at slightly different times, one may still own a partition that moved.
 _BY_PARTITION = "max by (cluster, group, topic, partition)"
 

@@ -24,6 +24,9 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 Kind = Literal["lines", "stack", "stat", "bars", "heatmap", "table"]
 
+# What the variables choose, and the time that a rate is taken over.
+CHOSEN = 'cluster=~"$cluster", group=~"$group"'
+RATE = "[$__rate_interval]"
 # What a variable shows to begin with.
 _ALL = d.VariableOption(text="All", value="$__all")
 _SOURCE = d.DataSourceRef(type_val="prometheus", uid="${datasource}")

@@ -1,9 +1,9 @@
 """The page for the workers: where does their time go, and what do they wait for?"""
 
+from monitoring.panels import CHOSEN as _G
+from monitoring.panels import RATE as _RATE
 from monitoring.panels import Dashboard, Panel, Query, Row
 
-_G = 'cluster=~"$cluster", group=~"$group"'
-_RATE = "[$__rate_interval]"
 # Outside Kubernetes there is no pod.
 _WHO = "{{pod}} {{instance}}"
 

@@ -13,3 +13,12 @@ def helm() -> str:
     require("helm", found is not None, "helm is not installed")
     assert found is not None
     return found
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of Prometheus' promtool."""
+    found = shutil.which("promtool")
+    require("prometheus", found is not None, "promtool is not installed")
+    assert found is not None
+    return found

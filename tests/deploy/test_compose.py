@@ -135,9 +135,7 @@ def test_a_worker_has_time_to_drain() -> None:
         assert float(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().shutdown.drain
 
 
-def test_prometheus_takes_its_configuration_and_the_rules(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    require("prometheus", promtool is not None, "promtool is not installed")
+def test_prometheus_takes_its_configuration_and_the_rules(tmp_path: Path, promtool: str) -> None:
     inside = mounts("prometheus")
     for place, source in inside.items():
         copy = tmp_path / place.removeprefix("/")
@@ -145,7 +143,7 @@ def test_prometheus_takes_its_configuration_and_the_rules(tmp_path: Path) -> Non
         (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
     config = tmp_path / "etc/prometheus/prometheus.yml"
     assert f"--config.file=/{config.relative_to(tmp_path)}" in SERVICES["prometheus"]["command"]
-    done = subprocess.run([str(promtool), "check", "config", config], capture_output=True, text=True, check=False)
+    done = subprocess.run([promtool, "check", "config", config], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("rules found") == 2
 

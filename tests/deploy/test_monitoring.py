@@ -1,7 +1,6 @@
 """Dashboards, rules and runbook are what is declared, speak of what exists, and answer what they promise to."""
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from generate import DASHBOARDS, HERE, files
 from monitoring.alerts import ALERTS, RECORDED, RUNBOOK, SITE, Alert, Clock, expressions, rules
 from monitoring.draw import filled_in
 from monitoring.panels import Panel
-from needs import require
 
 from rbstream import dotted
 from rbstream.metrics import Metrics
@@ -30,13 +28,6 @@ FOREIGN = {
 }  # fmt: skip
 PANELS = {f"{page.name}: {panel.title}": panel for page in DASHBOARDS for panel in page.panels}
 HEADINGS = ["**What it means.**", "**Look at.**", "**Do.**", "**Don't.**"]
-
-
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    found = shutil.which("promtool")
-    require("prometheus", found is not None, "promtool is not installed")
-    return str(found)
 
 
 def test_nothing_changes_where_they_are_made_again() -> None:

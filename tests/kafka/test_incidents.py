@@ -23,13 +23,11 @@ from broker import Broker, free_port
 from cluster import wait_until
 from confluent_kafka import Producer
 from exporter import Exporter
+from generate import DASHBOARDS
 from monitoring.alerts import CLUSTER as SITES
 from monitoring.alerts import GROUP, OVERDUE, TOPICS, Clock, rules, site
 from monitoring.draw import draw, filled_in, load
-from monitoring.model import MODEL
-from monitoring.night import NIGHT
 from monitoring.panels import Panel
-from monitoring.worker import WORKER
 from packets import changed, make_packets, scored_upstream, templates
 from scraper import Prometheus
 from worker import Worker, worker_settings
@@ -271,7 +269,7 @@ def test_an_incident_fires_what_it_should_and_nothing_else(night: Night, name: s
     assert night.fired(name) == EXPECTED[name]
 
 
-PANELS = {f"{page.name}: {panel.title}": panel for page in (NIGHT, WORKER, MODEL) for panel in page.panels}
+PANELS = {f"{page.name}: {panel.title}": panel for page in DASHBOARDS for panel in page.panels}
 # No GPU is here: their queries are tried on recorded series, in tests/deploy/rules.test.yaml.
 GPU = {"Worker: GPU memory", "Worker: GPU in use"}
 # With nothing but zeros in one of their queries, as nothing of the kind happens.
@@ -291,7 +289,7 @@ def test_every_query_of_a_panel_returns_data(night: Night, name: str) -> None:
 def test_the_dashboards_can_be_drawn(night: Night, tmp_path: Path) -> None:
     folder = Path(os.environ.get("RBSTREAM_TEST_PICTURES", tmp_path))
     empty = []
-    for page in (NIGHT, WORKER, MODEL):
+    for page in DASHBOARDS:
         name = page.name.lower()
         asked = load(DEPLOY / f"grafana/{name}.json"), night.prometheus.history, night.began, time.time()
         empty += [f"{page.name}: {title}" for title in draw(*asked, tmp_path / f"{name}.png")]
