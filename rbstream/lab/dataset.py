@@ -280,8 +280,8 @@ def _measured(stamps: Stamps) -> dict[str, NDArray[Any]]:
     distance = np.maximum(np.abs(offset[:, None]), np.abs(offset))
     anywhere = missing.any(axis=1)
     edge = np.where(anywhere, distance, size / 2).min(axis=(1, 2), initial=size / 2)
-    everywhere: NDArray[np.bool_] = missing.all(axis=1)
-    rows, columns = everywhere.all(axis=2), everywhere.all(axis=1)
+    everywhere = np.asarray(missing.all(axis=1))
+    rows, columns = np.asarray(everywhere.all(axis=2)), np.asarray(everywhere.all(axis=1))
     truncated = rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1]
     return {"edge": edge.astype(np.float32), "masked": missing.mean(axis=(1, 2, 3)), "truncated": truncated}
 
