@@ -18,11 +18,11 @@ from rbstream.commands.audit import add_audit
 from rbstream.commands.bench import BENCH_KAFKA, add_bench
 from rbstream.commands.config import add_config
 from rbstream.commands.dlq import add_dlq
+from rbstream.commands.model import add_model
 from rbstream.commands.offsets import add_offsets
 from rbstream.commands.publish import add_publish
 from rbstream.commands.run import add_run
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
-from rbstream.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(commands)
     _add_replay(commands)
     _add_simulate(commands)
-    _add_model(commands)
+    add_model(commands)
     add_bench(commands)
     add_publish(commands)
     add_dlq(commands)
@@ -151,82 +151,3 @@ def _simulate(options: argparse.Namespace) -> int:
     shown = f"{options.path}: {sum(kinds.values()):,} alerts: {listed}", f"truth: {truth_path(options.path)}"
     console.print(*shown, sep="\n", highlight=False, markup=False, soft_wrap=True)
     return ExitStatus.DONE
-
-
-def _add_model(commands: Any) -> None:
-    command = commands.add_parser("model", help="Look at, verify and import model bundles.")
-    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
-    info = add_command(actions, "info", _model_info, "Print what a bundle says of itself, without running its code.")
-    verify = add_command(actions, "verify", _model_verify, "Load a bundle and compare its golden scores on a device.")
-    for each in (info, verify):
-        each.add_argument("bundle", metavar="BUNDLE")
-        each.add_argument("--json", action="store_true", help="Print JSON, and nothing else")
-        add_setting(each, "--sha256", "model.sha256", metavar="HEX")
-    add_setting(verify, "--device", "model.device", metavar="DEVICE")
-    add_setting(verify, "--precision", "model.precision", metavar="float32|bfloat16")
-    import_ = add_command(actions, "import", _model_import, "Turn a published Keras network (HDF5) into a bundle.")
-    import_.add_argument("source", metavar="NETWORK.h5")
-    import_.add_argument(
-        "--normalize",
-        required=True,
-        metavar="l2-row|l2-image",
-        help="Normalisation that the network was trained on",
-    )
-    import_.add_argument("-o", "--output", required=True, metavar="BUNDLE.pt", help="Bundle to write")
-    import_.add_argument("--name-version", metavar="VERSION", help="Written as drbversion (default: the file's name)")
-
-
-def _model_settings(options: argparse.Namespace) -> Settings:
-    options.set = []
-    return given_settings(options)
-
-
-def _model_info(options: argparse.Namespace) -> int:
-    from rbstream.model.manifest import describe_bundle, read_bundle
-
-    _show(describe_bundle(read_bundle(options.bundle, _model_settings(options).model.sha256)), options.json)
-    return ExitStatus.DONE
-
-
-def _model_verify(options: argparse.Namespace) -> int:
-    from rbstream.model.bundle import GOLDEN_TOLERANCE, choose_device, load_scorer, verify
-    from rbstream.model.manifest import read_bundle
-
-    model = _model_settings(options).model
-    bundle = read_bundle(options.bundle, model.sha256)
-    scorer = load_scorer(bundle, choose_device(model.device), model.precision)
-    shown = {
-        "path": str(bundle.path),
-        "version": bundle.manifest.version,
-        "device": str(scorer.device),
-        "precision": model.precision,
-        "golden_triplets": len(bundle.golden),
-        "largest_difference": verify(bundle, scorer),
-        "tolerance": GOLDEN_TOLERANCE[model.precision],
-        "verified": True,
-    }
-    _show(shown, options.json)
-    return ExitStatus.DONE
-
-
-def _model_import(options: argparse.Namespace) -> int:
-    from rbstream.model.keras import import_keras
-
-    manifest = import_keras(options.source, options.output, options.normalize, options.name_version)
-    Console().print(
-        f"{options.output}: {manifest.version}, {manifest.size}x{manifest.size}, {manifest.normalization}, "
-        f"threshold {manifest.threshold:g}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    return ExitStatus.DONE
-
-
-def _show(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(values, indent=1))
-        return
-    width = max(map(len, values))
-    for name, value in values.items():
-        print(f"{name:<{width}}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")

@@ -47,16 +47,24 @@ class RobustLog(nn.Module):
 
 
 class CoreAndContext(nn.Module):
-    """(N, 4, 63, 63) from `RobustLog` -> logits (N, 1), positive for real."""
+    """(N, channels, side, side) normalised -> logits (N, 1), positive for real. Stamps of at least 20 px.
 
-    begin: Final = 12  # px: the core is 39 px wide, 13 FWHM around the candidate
-    end: Final = 51
-    pool: Final = 3  # px that the whole stamp is averaged over: 63 become 21
+    At ZTF's 63 px the core is the middle 39, 13 FWHM around the candidate, and the context the whole averaged 3 x 3.
+    Smaller stamps are their own core.
+    """
 
-    def __init__(self) -> None:
+    begin: Final[int]
+    end: Final[int]
+    pool: Final[int]
+
+    def __init__(self, channels: int = 4, side: int = 63) -> None:
         super().__init__()
+        core = 39 if side >= 63 else side
+        self.begin = (side - core) // 2
+        self.end = self.begin + core
+        self.pool = max(1, side // 21)  # px averaged over: the context keeps 21 px, or what there is
         self.core = nn.Sequential(
-            *_convolution(4, 16),
+            *_convolution(channels, 16),
             *_convolution(16, 16),
             nn.MaxPool2d(2),
             *_convolution(16, 32),
@@ -64,14 +72,16 @@ class CoreAndContext(nn.Module):
             nn.MaxPool2d(4),
         )
         self.context = nn.Sequential(
-            *_convolution(4, 16),
+            *_convolution(channels, 16),
             *_convolution(16, 16),
             nn.MaxPool2d(2),
             *_convolution(16, 32),
             nn.MaxPool2d(2),
         )
-        # Each branch ends in 3 x 3 pixels of 32 channels.
-        self.decide = nn.Sequential(nn.Linear(2 * 32 * 9, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+        left = (((core - 4) // 2) - 4) // 4  # px of the core's side that are left: 3 of 39
+        around = ((((side // self.pool) - 4) // 2) - 2) // 2  # and of the context's: 3 of 21
+        features = 32 * (left * left + around * around)
+        self.decide = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         core = self.core(x[:, :, self.begin : self.end, self.begin : self.end])

@@ -1,0 +1,107 @@
+"""Loss and accuracy over the epochs: as a figure, as a table, and as a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from rbstream.lab.plot import BOGUS, REAL, THIRD, new_figure
+
+_STILL_FALLING = 0.05  # of the loss: less in the last fifth of the epochs is noise, or not worth the wait
+_LAST = 0.2  # share of the epochs that tells whether it still falls
+_LEARNED = 0.95  # of the loss of a constant answer: above, nothing was learned
+_SMALL_GAP = 0.02  # of accuracy: within the noise of a few thousand alerts
+_LARGE_GAP = 0.05
+
+
+class Epoch(NamedTuple):
+    """After an epoch. Training is measured as validation is: without augmentation or dropout, on as many stamps."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+class Verdict(NamedTuple):
+    """What the curves say."""
+
+    converged: bool
+    best: int
+    """Epoch with the lowest validation loss, whose weights are kept."""
+    gap: float
+    """Accuracy of training less that of validation, there."""
+    words: str
+
+
+def verdict(history: Sequence[Epoch], constant_loss: float) -> Verdict:
+    """What to make of the curves. constant_loss: of the best constant answer on the validation part."""
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    gap = best.train_accuracy - best.validation_accuracy
+    tail = history[-max(2, math.ceil(_LAST * len(history))) :]
+    before = min(epoch.validation_loss for epoch in history[: -len(tail) + 1] or history[:1])
+    fallen = (before - best.validation_loss) / before if best.epoch >= tail[0].epoch and before > 0 else 0.0
+    learned = best.validation_loss < _LEARNED * constant_loss
+    converged = learned and len(history) > 2 and fallen < _STILL_FALLING
+    words = " ".join((_progress(history, best, fallen, learned, converged), _gap(gap), _level(best)))
+    return Verdict(converged, best.epoch, gap, words)
+
+
+def _progress(history: Sequence[Epoch], best: Epoch, fallen: float, learned: bool, converged: bool) -> str:
+    if not learned:
+        return "Not converged: no better than a constant answer. Try another learning rate or normalisation."
+    if len(history) <= 2:
+        return f"Not converged, as far as {len(history)} epochs can tell: train for more."
+    if not converged:
+        return f"Not converged: the validation loss still fell by {fallen:.0%} in the last fifth. Train for longer."
+    after = len(history) - best.epoch
+    later = f", {after} before the last" if after else ""
+    return f"Converged: the lowest validation loss came in epoch {best.epoch} of {len(history)}{later}."
+
+
+def _gap(gap: float) -> str:
+    size = f"{100 * gap:+.1f} points of accuracy"
+    if gap > _LARGE_GAP:
+        return f"The gap to training is wide ({size}): it knows its data by heart; more data, or fewer weights."
+    if gap > _SMALL_GAP:
+        return f"The gap to training is {size}: some is learned by heart; more data would help."
+    return f"The gap to training is small ({size})."
+
+
+def _level(best: Epoch) -> str:
+    return (
+        f"Level: accuracy {best.validation_accuracy:.1%} in validation and {best.train_accuracy:.1%} in training, "
+        f"loss {best.validation_loss:.4f} and {best.train_loss:.4f}."
+    )
+
+
+def draw_curves(history: Sequence[Epoch], title: str) -> Figure:
+    """Loss and accuracy of training and validation, the kept epoch marked."""
+    figure, axes = new_figure(9.6, 3.8, 1, 2)
+    epochs = [epoch.epoch for epoch in history]
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        for part, colour in (("train", THIRD), ("validation", REAL)):
+            axis.plot(
+                epochs, [getattr(epoch, f"{part}_{name}") for epoch in history], color=colour, marker=".", label=part
+            )
+        axis.axvline(best.epoch, color=BOGUS, linestyle=":", label="kept")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.legend()
+    axes[0].set_yscale("log")
+    figure.suptitle(title)
+    return figure
+
+
+def history_csv(history: Sequence[Epoch]) -> str:
+    """The same as a table."""
+    lines = [",".join(Epoch._fields)]
+    lines += [
+        ",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in epoch) for epoch in history
+    ]
+    return "\n".join(lines) + "\n"

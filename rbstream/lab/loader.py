@@ -1,0 +1,92 @@
+"""Batches for training: which rows in which step, and how they are turned about. All of it follows from the seed."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rbstream.lab.dataset import DataError, DataSet, Stamps
+from rbstream.lab.recipe import Recipe
+
+_AHEAD = 3  # batches read while a step is computed: enough to hide a slow one, and little memory
+
+
+class Batch(NamedTuple):
+    """A step's: its number in the whole training, stamps (n, C, size, size) and labels (n,)."""
+
+    step: int
+    stamps: Tensor
+    labels: Tensor
+
+
+class Loader:
+    """Reads a data set's training rows, epoch by epoch, in a thread of its own."""
+
+    def __init__(self, data: DataSet, rows: NDArray[np.int64], recipe: Recipe) -> None:
+        self._data, self._rows, self._recipe = data, rows, recipe
+        self._labels = data.column("label")
+        self.steps = max(1, self._epoch_rows() // recipe.batch)
+        """In an epoch. The rest of the rows, less than a batch, has its turn in another epoch."""
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (from 0 on), from its step `first` on. Raises DataError."""
+        order = self._order(epoch)
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+            waiting: deque[Future[Batch]] = deque()
+            for i in range(first, self.steps):
+                part = order[i * self._recipe.batch : (i + 1) * self._recipe.batch]
+                waiting.append(thread.submit(self._read, epoch * self.steps + i, part))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _epoch_rows(self) -> int:
+        if self._recipe.sampling == "as-is":
+            return len(self._rows)
+        real = int((self._labels[self._rows] >= 0.5).sum())
+        return 2 * max(real, len(self._rows) - real)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self._recipe.seed, epoch])
+        if self._recipe.sampling == "as-is":
+            return rng.permutation(self._rows)
+        each = self._epoch_rows() // 2
+        real = self._labels[self._rows] >= 0.5
+        classes = [rng.permutation(np.resize(rng.permutation(self._rows[c]), each)) for c in (real, ~real)]
+        return rng.permutation(np.concatenate(classes))
+
+    def _read(self, step: int, rows: NDArray[np.int64]) -> Batch:
+        stamps = self._data.stamps(rows)
+        empty = np.isnan(stamps).all(axis=(1, 2, 3))
+        if empty.any():
+            raise DataError(f"{self._data.path}: row {rows[empty][0]} has no data in any pixel; leave it out")
+        # A stream of its own for each step: one that is resumed needs no generator's state.
+        turned = turn_about(stamps, self._recipe, np.random.default_rng([self._recipe.seed, step, 1]))
+        return Batch(step, torch.from_numpy(turned), torch.from_numpy(self._labels[rows]))
+
+
+def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stamps:
+    """The stamps (n, C, size, size) shifted, mirrored and turned at random, each otherwise; what comes in is NaN."""
+    n, size = len(stamps), stamps.shape[-1]
+    shifts = rng.integers(-recipe.random_crop, recipe.random_crop + 1, (n, 2))
+    mirrored = rng.random((n, 2)) < 0.5 * recipe.flips
+    turned = rng.random(n) < 0.5 * recipe.rotations  # mirrored and transposed, all eight ways to lay a square
+    result = np.full_like(stamps, np.nan) if recipe.random_crop else np.empty_like(stamps)
+    for i in range(n):
+        (y, x), image = shifts[i].tolist(), stamps[i]
+        if mirrored[i, 0]:
+            image = image[:, ::-1]
+        if mirrored[i, 1]:
+            image = image[:, :, ::-1]
+        if turned[i]:
+            image = image.transpose(0, 2, 1)
+        result[i, :, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = image[
+            :, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)
+        ]
+    return result
