@@ -1,5 +1,6 @@
 """Writes the pages of docs/ that are made from declarations in the code: `make docs`. A test says when they drift."""
 
+import json
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from pydantic import BaseModel
 
 from rbstream import dotted
 from rbstream.kafka.properties import BROKER_DECIDES, CALLBACK, KIP_848, RULES
+from rbstream.lab.anatomy import dissect
+from rbstream.lab.losses import LOSSES
+from rbstream.lab.networks import ARCHITECTURES
+from rbstream.lab.normalize import NORMALIZATIONS
+from rbstream.lab.recipe import Recipe
 from rbstream.metrics import describe_metrics
 from rbstream.settings import Settings
 from rbstream.units import parse_duration, parse_size
@@ -138,8 +144,64 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
+_RECIPE = """# The recipe of a training
+
+Made by `docs/generate.py` from `rbstream/lab/`; edit that.
+
+    rbstream model train DATA --config train.toml -o net.pt
+
+`train.toml` may say any of these; `--set NAME=VALUE`, `--arch`, `--seed`, `--epochs` and `--device` go over it. The
+bundle's provenance has them all, and so `rbstream model info net.pt` says how it was made.
+
+| setting | default | what it is |
+|---|---|---|
+"""
+_NORMALIZATIONS = """
+Masked pixels become 0, the sky's value or BRAAI's. `channels` and `crop` come first: what is cut away is not in a
+stamp's median or norm.
+
+| normalisation | what it does |
+|---|---|
+"""
+_ARCHITECTURES = """
+Parameters and multiply-adds are `rbstream model describe NAME --size 63 --channels 3`'s.
+
+| architecture | least side | parameters | multiply-adds | what it is |
+|---|---|---|---|---|
+"""
+_LOSSES = """
+| loss | what it is |
+|---|---|
+"""
+
+
+def recipe_page() -> str:
+    """The whole page, Markdown."""
+    settings = (
+        (f"`{name}`", f"`{json.dumps(info.default)}`", _cell(str(info.description)))
+        for name, info in Recipe.model_fields.items()
+    )
+    normalizations = ((f"`{name}`", _cell(words)) for name, (_, words) in NORMALIZATIONS.items())
+    losses = ((f"`{name}`", _cell(_summary(loss))) for name, loss in LOSSES.items())
+    parts = (
+        (_RECIPE, settings), (_NORMALIZATIONS, normalizations), (_ARCHITECTURES, map(_architecture, ARCHITECTURES)),
+        (_LOSSES, losses),
+    )  # fmt: skip
+    return "".join(head + "".join(f"{_row(cells)}\n" for cells in rows) for head, rows in parts)
+
+
+def _architecture(name: str) -> tuple[str, ...]:
+    make, least = ARCHITECTURES[name]
+    found = dissect(name, make(3, 63), (3, 63, 63))
+    return f"`{name}`", f"{least} px", f"{found.parameters:,}", f"{found.multiply_adds:,}", _cell(_summary(make))
+
+
+def _summary(documented: Any) -> str:
+    return " ".join(str(documented.__doc__).split("\n\n")[0].split())
+
+
 # By name of the file beside this one.
-PAGES = {"settings.md": settings_page, "metrics.md": describe_metrics}
+PAGES = {"settings.md": settings_page, "metrics.md": describe_metrics, "lab/recipe.md": recipe_page}
 
 
 def main() -> None:

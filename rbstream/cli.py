@@ -17,6 +17,7 @@ from rbstream.arguments import add_command, add_model_settings, add_setting, add
 from rbstream.commands.audit import add_audit
 from rbstream.commands.bench import BENCH_KAFKA, add_bench
 from rbstream.commands.config import add_config
+from rbstream.commands.data import add_data
 from rbstream.commands.dlq import add_dlq
 from rbstream.commands.model import add_model
 from rbstream.commands.offsets import add_offsets
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(commands)
     _add_replay(commands)
     _add_simulate(commands)
+    add_data(commands)
     add_model(commands)
     add_bench(commands)
     add_publish(commands)

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from rbstream.arguments import add_command, add_setting, given_settings
+from rbstream.commands.evaluate import add_evaluate
+from rbstream.commands.explain import add_explain
 from rbstream.commands.train import add_describe, add_train
 from rbstream.errors import ExitStatus
 from rbstream.settings import Settings
@@ -35,6 +37,8 @@ def add_model(commands: Any) -> None:
     import_.add_argument("--name-version", metavar="VERSION", help="Written as drbversion (default: the file's name)")
     add_train(actions)
     add_describe(actions)
+    add_evaluate(actions)
+    add_explain(actions)
 
 
 def _model_settings(options: argparse.Namespace) -> Settings:

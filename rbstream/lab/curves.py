@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rbstream.lab.plot import BOGUS, REAL, THIRD, new_figure
 
@@ -92,6 +93,7 @@ def draw_curves(history: Sequence[Epoch], title: str) -> Figure:
             )
         axis.axvline(best.epoch, color=BOGUS, linestyle=":", label="kept")
         axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend()
     axes[0].set_yscale("log")
     figure.suptitle(title)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rbstream.errors import RbstreamError, UsageError
-from rbstream.output import OutputError, make_folder
+from rbstream.output import OutputError, make_folder, temporary
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -41,7 +42,7 @@ Stamps = NDArray[np.float32]
 
 UNKNOWN: Mapping[str, Any] = {
     "candid": -1, "object": "", "night": -1, "label": np.nan, "label_source": "", "kind": "", "magpsf": np.nan,
-    "fwhm": np.nan, "snr": np.nan, "drb": np.nan,
+    "fwhm": np.nan, "snr": np.nan, "drb": np.nan, "positive": -1,
 }  # fmt: skip
 """What a source may say of its stamps, with the value of what it doesn't know."""
 
@@ -56,6 +57,7 @@ _TYPES = {
     "fwhm": pa.float32(),  # px
     "snr": pa.float32(),  # sigma of the detection
     "drb": pa.float32(),  # the survey's own score
+    "positive": pa.int8(),  # 1: science brighter than template, 0: fainter (ZTF's stored sign-flipped); -1: unknown
     "edge": pa.float32(),  # px from the middle to the nearest pixel without data; half the side where all are there
     "masked": pa.float32(),  # share of the pixels without data
     "truncated": pa.bool_(),  # a whole row or column at the border is without data in every channel
@@ -166,11 +168,10 @@ class DataWriter:
         self, path: str | Path, channels: Sequence[str], size: int, survey: str, source: Mapping[str, Any]
     ) -> None:
         self.path = Path(path)
-        if self.path.exists():
-            raise UsageError(f"{path}: is there already; data sets are never changed, name another one")
+        _refuse_existing(self.path)
         self._shape = (len(channels), size, size)
         self._channels, self._survey, self._source = tuple(channels), survey, dict(source)
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part = temporary(self.path)
         self._tables: list[pa.Table] = []
         self._rows = 0
         self._digest = hashlib.sha256()
@@ -179,7 +180,8 @@ class DataWriter:
             self._file = (self._part / STAMPS).open("wb")
             self._file.write(_header(0, self._shape))
         except OSError as error:
-            raise self._failed(error) from error
+            shutil.rmtree(self._part, ignore_errors=True)
+            raise _failed(self.path, error) from error
 
     def __enter__(self) -> DataWriter:
         return self
@@ -187,7 +189,8 @@ class DataWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk was said already
+            self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
 
     def __len__(self) -> int:
@@ -226,40 +229,82 @@ class DataWriter:
         try:
             self._file.write(data)
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.path, error) from error
         self._rows += len(stamps)
 
     def commit(self, split: Mapping[str, Any] | None = None) -> DataSet:
-        """Split it, give it its name and open it. split: as `rbstream.lab.split.SplitRule` has it."""
-        from rbstream.lab.split import SplitRule, assign
+        """Split it, give it its name and open it. split: as `rbstream.lab.split.SplitRule` has it.
 
-        rule = SplitRule.model_validate(split or {})
-        table = (
-            pa.concat_tables(self._tables)
-            if self._tables
-            else pa.table({n: pa.array([], t) for n, t in _TYPES.items()})
-        )
-        parts = assign(table.column("object").to_numpy(), table.column("night").to_numpy(), rule)
-        table = table.set_column(table.schema.get_field_index("split"), "split", pa.array(parts, pa.int8()))
+        Raises UsageError where it can't be split so, OutputError where it can't be written.
+        """
         try:
-            pq.write_table(table, self._part / COLUMNS, compression="zstd")
             self._file.seek(0)
             self._file.write(_header(self._rows, self._shape))
             self._file.close()
-            digest = hashlib.sha256((self._part / COLUMNS).read_bytes()).hexdigest()
-            about = About(
-                format=FORMAT, rows=self._rows, channels=self._channels, size=self._shape[1], survey=self._survey,
-                split=rule.model_dump(mode="json"), source=self._source,
-                stamps_sha256=self._digest.hexdigest(), columns_sha256=digest,
-            )  # fmt: skip
-            (self._part / ABOUT).write_text(about.model_dump_json(indent=1) + "\n")
-            self._part.rename(self.path)
         except OSError as error:
-            raise self._failed(error) from error
-        return DataSet(self.path)
+            raise _failed(self.path, error) from error
+        empty = pa.table({name: pa.array([], kind) for name, kind in _TYPES.items()})
+        table = pa.concat_tables(self._tables) if self._tables else empty
+        says = {
+            "rows": self._rows, "channels": self._channels, "size": self._shape[1], "survey": self._survey,
+            "source": self._source, "stamps_sha256": self._digest.hexdigest(),
+        }  # fmt: skip
+        return _finish(self._part, self.path, table, says, split or {})
 
-    def _failed(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: can't be written: {error.strerror or error}")
+
+def split_anew(data: DataSet, path: str | Path, split: Mapping[str, Any]) -> DataSet:
+    """The same data set, split otherwise, at another path; on one disk both share the stamps' bytes.
+
+    split: as `rbstream.lab.split.SplitRule` has it. Raises UsageError where the path is there already or it can't be
+    split so, OutputError where it can't be written.
+    """
+    path = Path(path)
+    _refuse_existing(path)
+    part = temporary(path)
+    try:
+        make_folder(part)
+        _share(data.path / STAMPS, part / STAMPS)
+        table = pa.table({name: pa.array(data.column(name), kind) for name, kind in _TYPES.items()})
+        return _finish(part, path, table, data.about.model_dump(), split)
+    except OSError as error:
+        raise _failed(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _share(source: Path, target: Path) -> None:
+    """The same bytes under another name: a link where the disk can, as no data set is ever changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _finish(part: Path, path: Path, table: pa.Table, says: Mapping[str, Any], split: Mapping[str, Any]) -> DataSet:
+    """Split the rows, write what lies beside the stamps into the folder `part`, and give it its name."""
+    from rbstream.lab.split import assign, rule_of
+
+    rule = rule_of(split)
+    parts = assign(table.column("object").to_numpy(), table.column("night").to_numpy(), rule)
+    table = table.set_column(table.schema.get_field_index("split"), "split", pa.array(parts, pa.int8()))
+    try:
+        pq.write_table(table, part / COLUMNS, compression="zstd")
+        digest = hashlib.sha256((part / COLUMNS).read_bytes()).hexdigest()
+        changed = {"format": FORMAT, "split": rule.model_dump(mode="json"), "columns_sha256": digest}
+        (part / ABOUT).write_text(About.model_validate({**says, **changed}).model_dump_json(indent=1) + "\n")
+        part.rename(path)
+    except OSError as error:
+        raise _failed(path, error) from error
+    return DataSet(path)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path}: is there already; data sets are never changed, name another one")
+
+
+def _failed(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: can't be written: {error.strerror or error}")
 
 
 def _of(value: Any, rows: int) -> NDArray[Any]:

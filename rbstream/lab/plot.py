@@ -4,29 +4,68 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from rbstream.output import atomic_write
+from rbstream.report.stamps import INK, LEVELS, NO_DATA_COLOUR, stretch
 
 REAL, BOGUS, THIRD = "#0d9488", "#dc4a3d", "#3b5bdb"
 """Colours: real, bogus, and whatever is neither."""
 
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + bytes(colour).hex()
+
+
+# The colours of the reports' stamps.
+STAMP: Colormap = LinearSegmentedColormap.from_list(
+    "stamp", [(stop, _hex(colour)) for stop, colour in INK], LEVELS
+).with_extremes(over=_hex(NO_DATA_COLOUR))
+
 _STYLE: Any = {
     "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.titlesize": 11.5, "axes.titleweight": "semibold", "legend.frameon": False, "svg.hashsalt": "rbstream",
+    "axes.titlesize": 11.5, "axes.titleweight": "bold", "legend.frameon": False, "svg.hashsalt": "rbstream",
 }  # fmt: skip
 _DPI = 110
+
+mpl.rcParams.update(_STYLE)
 
 
 def new_figure(width: float = 6.4, height: float = 4.2, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     """A figure [inches] and its axes: one, or an array of them."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns)
+
+
+def draw_stamp(axis: Any, stamp: NDArray[np.float32]) -> None:
+    """A stamp (h, w) stretched for the eye, first row of pixels at the bottom."""
+    axis.imshow(stretch(stamp), STAMP, vmin=0, vmax=LEVELS - 1, origin="lower", interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+
+
+def stamp_figure(stamps: NDArray[np.float32], titles: Sequence[str], across: int, side: float = 1.25) -> Figure:
+    """Alerts (n, channels, h, w), `across` in a row, each under its title; side: of one channel [inches]."""
+    n, channels = stamps.shape[:2]
+    down = -(-n // across)
+    figure, axes = new_figure(across * channels * side, down * (side + 0.25), down, across * channels)
+    panels = np.reshape(axes, (down, across, channels))
+    for axis in panels.flat:
+        axis.axis("off")
+    for i, (stamp, title) in enumerate(zip(stamps, titles, strict=True)):
+        row = panels[i // across, i % across]
+        for axis, image in zip(row, stamp, strict=True):
+            draw_stamp(axis, image)
+        row[channels // 2].set_title(title, fontsize=8.5)
+    return figure
 
 
 def png(figure: Figure) -> bytes:

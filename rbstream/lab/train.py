@@ -257,7 +257,7 @@ def _checked_rows(data: DataSet, recipe: Recipe) -> dict[str, NDArray[np.int64]]
         if len(empty):
             raise DataError(
                 f"{data.path}: {len(empty):,} stamps of the {part} part have no data in any pixel (all NaN), the first "
-                f"in row {empty[0]}; `rbstream data split --drop-empty` leaves them out"
+                f"in row {empty[0]}; `rbstream data import {data.path} --drop-empty` leaves them out"
             )
     some = data.stamps(rows["train"][:_ALIKE])
     if len(some) > 1 and np.array_equal(some, np.broadcast_to(some[:1], some.shape), equal_nan=True):

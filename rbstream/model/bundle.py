@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -126,14 +127,33 @@ def write_bundle(path: str | Path, module: RealBogus, manifest: Manifest, golden
     complete = manifest.model_copy(
         update={"weights_sha256": weights_sha256(script), "golden_scores": tuple(scores.tolist())}
     )
+    _save(path, script, complete, golden)
+    return complete
+
+
+def write_with_threshold(path: str | Path, bundle: Bundle, threshold: float, chosen_by: Mapping[str, Any]) -> Manifest:
+    """Write a copy of a bundle that passes from another score: same weights, version and golden triplets and scores.
+
+    chosen_by: the rule and the data, for the manifest's provenance. Returns the copy's manifest.
+    Raises ModelError where the bundle can't be loaded, UsageError for a threshold outside of [0, 1].
+    """
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"a threshold of {threshold} is outside of [0, 1], where the scores are")
+    manifest = bundle.manifest
+    provenance = manifest.provenance | {"threshold": {**chosen_by, "value": threshold, "before": manifest.threshold}}
+    changed = manifest.model_copy(update={"threshold": threshold, "provenance": provenance})
+    _save(path, load_module(bundle, torch.device("cpu")), changed, bundle.golden)
+    return changed
+
+
+def _save(path: str | Path, script: torch.jit.ScriptModule, manifest: Manifest, golden: NDArray[np.float32]) -> None:
     array = io.BytesIO()
     np.save(array, golden)
     buffer = io.BytesIO()
-    extra = {MANIFEST_MEMBER: complete.model_dump_json(indent=1), GOLDEN_MEMBER: array.getvalue()}
+    extra = {MANIFEST_MEMBER: manifest.model_dump_json(indent=1), GOLDEN_MEMBER: array.getvalue()}
     torch.jit.save(script, buffer, _extra_files=extra)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
-    return complete
 
 
 def weights_sha256(module: torch.nn.Module) -> str:

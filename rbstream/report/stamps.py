@@ -24,9 +24,9 @@ FILL = 1e30
 
 
 def triplet_png(triplet: NDArray[np.float32]) -> bytes:
-    """A PNG of `triplet` (3, h, w): science, template, difference left to right, first row at the bottom."""
-    _, height, width = triplet.shape
-    levels = np.full((height, 3 * width + 2 * GAP_WIDTH), GAP, np.uint8)
+    """A PNG of `triplet` (channels, h, w): science, template, difference left to right, first row at the bottom."""
+    channels, height, width = triplet.shape
+    levels = np.full((height, channels * (width + GAP_WIDTH) - GAP_WIDTH), GAP, np.uint8)
     for index, stamp in enumerate(triplet):
         left = index * (width + GAP_WIDTH)
         levels[:, left : left + width] = stretch(stamp)[::-1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from .draw import X, Y, either, psf_flux, snr, somewhere
 from .optics import CANVAS, CENTRE, Array, Rng, Sources, pixel_psf, render
-from .scene import Scene
+from .scene import Scene, star
 
 
 def track(rng: Rng, scene: Scene, longest: float) -> Array:
@@ -16,8 +16,8 @@ def track(rng: Rng, scene: Scene, longest: float) -> Array:
     length = np.minimum(rng.exponential(2.5, scenes), longest)[:, None]
     angle = rng.uniform(0, np.pi, scenes)[:, None]
     along = np.linspace(-0.5, 0.5, points) * length
-    # As bright as a star of the same significance, or up to 4 times: most tracks are far above the noise.
-    total = psf_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, 1.4, scenes)).astype(np.float32)
+    # As bright as a star of the same significance, or up to twice: most tracks are far above the noise.
+    total = psf_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, 0.7, scenes)).astype(np.float32)
     share = rng.gamma(2.0, 1.0, (scenes, points))
     share /= share.sum(axis=1, keepdims=True)
     path = Sources(
@@ -36,9 +36,9 @@ def cosmic_ray(rng: Rng, scene: Scene) -> None:
 
 
 def hot_pixel(rng: Rng, scene: Scene) -> None:
-    """One to three neighbouring pixels that are too high, or (a third) too low."""
+    """One to three neighbouring pixels that are too high, or (a fifth) too low."""
     scenes = np.arange(len(scene.sky))
-    level = either(rng, len(scenes), 0.3) * psf_flux(scene, snr(rng, scene)) * 0.7
+    level = either(rng, len(scenes), 0.2) * psf_flux(scene, snr(rng, scene)) * 0.7
     scene.science[scenes, CENTRE, CENTRE] += level
     for share in (0.5, 0.3):  # a second and third pixel have less, in half of the cases each
         step = rng.integers(-1, 2, (2, len(scenes)))
@@ -60,14 +60,47 @@ def bad_column(rng: Rng, scene: Scene) -> None:
 def ghost(rng: Rng, scene: Scene) -> None:
     """Light reflected between filter and window: a disc or ring wider than the stamp's middle."""
     scenes = len(scene.sky)
-    radius = rng.uniform(6, 30, scenes)[:, None, None]
-    inner = radius * np.where(rng.random(scenes) < 0.5, 0, rng.uniform(0.3, 0.8, scenes))[:, None, None]
-    angle = rng.uniform(0, 2 * np.pi, scenes)[:, None, None]
-    distance = np.hypot(X - radius * np.cos(angle), Y - radius * np.sin(angle))  # its rim is in the middle
-    soft = rng.uniform(0.5, 2.0, scenes)[:, None, None]
-    disc = _step((radius - distance) / soft) * _step((distance - inner) / soft)
+    radius = rng.uniform(6, 30, scenes)
+    hole = np.where(rng.random(scenes) < 0.5, 0, rng.uniform(0.3, 0.8, scenes))
+    angle = rng.uniform(0, 2 * np.pi, scenes)
+    # Its rim is in the middle.
+    disc = _disc(radius * np.cos(angle), radius * np.sin(angle), radius, hole, rng.uniform(0.5, 2.0, scenes))
     level = scene.noise * np.exp(rng.uniform(0.3, 2.2, scenes)) * either(rng, scenes, 0.2)
-    scene.science += (level[:, None, None] * disc).astype(np.float32)
+    scene.science += level[:, None, None] * disc
+
+
+def halo(rng: Rng, scene: Scene) -> None:
+    """The reflection around a bright star: a disc whose rim is in the middle, displaced and of another strength in
+    the reference. What is detected is its rim, and the glow within that the reference doesn't cancel."""
+    scenes = len(scene.sky)
+    radius = rng.uniform(35, 80, scenes)
+    angle = rng.uniform(0, 2 * np.pi, scenes)
+    x, y = radius * np.cos(angle), radius * np.sin(angle)
+    soft = rng.uniform(0.7, 2.5, scenes)
+    level = scene.noise * np.exp(rng.uniform(0.5, 2.5, scenes))
+    # Reflections wander with the star's place on the chip, and dithered exposures blur them.
+    dx, dy = rng.normal(0, 3, (2, scenes))
+    share = rng.uniform(0, 1.5, scenes)
+    scene.science += level[:, None, None] * _glow(x, y, radius, soft)
+    scene.reference += (level * share)[:, None, None] * _glow(x + dx, y + dy, radius, 2 * soft)
+    scene.stars += star(x, y, rng.uniform(9.5, 12, scenes))  # saturated: the middle of it is masked
+    half = rng.uniform(6, 11, scenes)[:, None, None]
+    scene.masked |= np.maximum(np.abs(X - x[:, None, None]), np.abs(Y - y[:, None, None])) <= half
+
+
+def _glow(x: np.ndarray, y: np.ndarray, radius: np.ndarray, soft: np.ndarray) -> Array:
+    """A disc that is up to twice as bright towards its centre."""
+    distance = np.hypot(X - x[:, None, None], Y - y[:, None, None])
+    disc = _disc(x, y, radius, np.zeros(len(x)), soft)
+    glow: Array = (disc * (2 - np.minimum(distance / radius[:, None, None], 1))).astype(np.float32)
+    return glow
+
+
+def _disc(x: np.ndarray, y: np.ndarray, radius: np.ndarray, hole: np.ndarray, soft: np.ndarray) -> Array:
+    """(B,CANVAS,CANVAS) of unit height around x, y [px] (B,), with a hole [share of the radius] and soft rims [px]."""
+    x, y, radius, hole, soft = (values[:, None, None] for values in (x, y, radius, hole, soft))
+    distance = np.hypot(X - x, Y - y)
+    return np.asarray(_step((radius - distance) / soft) * _step((distance - hole * radius) / soft), np.float32)
 
 
 def _step(value: np.ndarray) -> np.ndarray:
@@ -89,11 +122,14 @@ def edge(rng: Rng, scene: Scene) -> None:
 
 
 def reference_defect(rng: Rng, scene: Scene) -> None:
-    """A track or a patch that only the reference has: a negative detection with nothing to fade."""
+    """A track or a patch that only the reference has, or lacks: a detection with nothing to fade or to rise."""
     scenes = len(scene.sky)
     x, y = somewhere(rng, scene)
-    half = rng.uniform(0.5, 5, (2, scenes))[:, :, None, None]
+    half = rng.uniform(0.5, 3, (2, scenes))[:, :, None, None]
     patch = (np.abs(X - x[:, None, None]) < half[0]) & (np.abs(Y - y[:, None, None]) < half[1])
-    level = scene.noise * np.exp(rng.uniform(0.7, 3.0, scenes)) * either(rng, scenes, 0.3)
+    # As if a PSF's flux were spread over the patch, but never thinner than over 12 px: it has to be seen.
+    level = psf_flux(scene, snr(rng, scene)) / 12
     is_track = (rng.random(scenes) < 0.6)[:, None, None]
-    scene.reference += np.where(is_track, track(rng, scene, 10), patch * level[:, None, None]).astype(np.float32)
+    defect = np.where(is_track, track(rng, scene, 10), patch * level[:, None, None])
+    # What the stacking clipped away is missing; what it didn't is too much.
+    scene.reference += (either(rng, scenes, 0.4)[:, None, None] * defect).astype(np.float32)

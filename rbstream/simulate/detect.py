@@ -59,11 +59,12 @@ class Light:
 def shine(rng: Rng, scene: Scene) -> Light:
     """The scene through its two PSFs."""
     psf = changed(scene.psf, scene.width_error, scene.shift_x, scene.shift_y)
-    matched = render(psf, scene.stars) * scene.scale_error[:, None, None]
+    steady = scene.steady
+    matched = render(psf, steady) * scene.scale_error[:, None, None]
     rough = _correlated(rng.standard_normal(matched.shape, np.float32)) * scene.roughness[:, None, None]
     return Light(
-        science=render(scene.psf, scene.stars) + render(scene.psf, scene.new) + scene.science,
-        template=render(scene.reference_psf, scene.stars) + scene.reference,
+        science=render(scene.psf, steady + scene.new) + scene.science,
+        template=render(scene.reference_psf, steady) + scene.reference,
         matched=matched * (1 + rough) + scene.reference,
     )
 
@@ -105,10 +106,11 @@ def detect(scene: Scene, stack: Array, matched: Array) -> Detection:
 def _nearest(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[Array, Array]:
     """Distance in px and magnitude of the source of the reference that is nearest to x, y, each (B,)."""
     rows, faintest = np.arange(len(x)), flux_of(np.float32(REFERENCE_LIMIT))
-    distance = np.hypot(scene.stars.x - x[:, None], scene.stars.y - y[:, None])
-    distance = np.where(scene.stars.flux > faintest, distance, np.float32(_NO_SOURCE))
+    steady = scene.steady
+    distance = np.hypot(steady.x - x[:, None], steady.y - y[:, None])
+    distance = np.where(steady.flux > faintest, distance, np.float32(_NO_SOURCE))
     nearest = distance.argmin(axis=1)
-    flux = np.maximum(scene.stars.flux[rows, nearest], faintest)
+    flux = np.maximum(steady.flux[rows, nearest], faintest)
     return distance[rows, nearest], np.asarray(ZEROPOINT - 2.5 * np.log10(flux), np.float32)
 
 

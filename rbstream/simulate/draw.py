@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .optics import GRID, SIGMA_PER_FWHM, Array, Rng
-from .scene import Scene
+from .optics import GRID, SIGMA_PER_FWHM, Array, Rng, light_in_middle
+from .scene import GAIN, Scene
 
 X, Y = GRID[None, None, :], GRID[None, :, None]
+_MATCH = 0.01  # of the light: what a good subtraction leaves of a star, from shift, width, scale and roughness
 
 
 def somewhere(rng: Rng, scene: Scene, reach: float = 0.5) -> tuple[Array, Array]:
@@ -17,15 +18,25 @@ def somewhere(rng: Rng, scene: Scene, reach: float = 0.5) -> tuple[Array, Array]
 
 
 def snr(rng: Rng, scene: Scene) -> Array:
-    """Significances of 9 to 350 (5 to 95%), 27 at the median, which gives ZTF's magpsf of 14 to 20.5.
+    """Significances of 10 to 280 (5 to 95%), 28 at the median, which gives ZTF's magpsf of 14 to 20.5.
 
     They begin above the 5 sigma of the detection: in ideal noise ZTF's faintest candidates have 8 to 14.
     """
-    return np.asarray(7.5 * np.exp(rng.gamma(1.5, 1.1, len(scene.sky))), np.float32)
+    return np.asarray(8 * np.exp(rng.gamma(2.0, 0.75, len(scene.sky))), np.float32)
 
 
 def psf_flux(scene: Scene, snr: Array) -> Array:
-    """DN of a point source that a matched filter sees at a significance."""
+    """DN of a point source in the middle that a matched filter sees at a significance, whatever it lies on.
+
+    Were it less on bright hosts, few of them would be detected, and the hosts would tell the kinds apart.
+    """
+    light = light_in_middle(scene.psf, scene.steady)
+    host = np.sqrt(light / GAIN + (_MATCH * light) ** 2)
+    return np.asarray(background_flux(scene, snr) * np.hypot(1, host / scene.noise), np.float32)
+
+
+def background_flux(scene: Scene, snr: Array) -> Array:
+    """The same on empty sky."""
     sigma = scene.fwhm * SIGMA_PER_FWHM
     return np.asarray(snr * scene.noise * sigma * np.sqrt(4 * np.pi), np.float32)
 

@@ -1,21 +1,24 @@
 """Injection: simulated events in real triplets, so that everything but the event is real.
 
-Reals and artefacts get the same receivers, prepared in the same ways in equal shares: nothing about the
-receiver tells the class.
+All kinds get the same receivers, prepared in the same ways and with the same hosts in equal shares, and a receiver is
+kept until its event has been detected: nothing about it tells the class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .alerts import BATCH, by_kind, draw_kinds, is_alert, until_detected
+from .alerts import BATCH, until_detected
+from .columns import take
 from .detect import SIZE, Detection, detect, shine, transfer
-from .kinds import BOGUS, REAL
-from .optics import CANVAS, CENTRE, MARGIN, Array, Rng
-from .scene import GAIN, draw_scene, point
+from .hosts import give_hosts
+from .kinds import KINDS, draw_hosts, draw_kinds, is_real, known_kinds
+from .measure import measure
+from .optics import CANVAS, CENTRE, MARGIN, Array, Rng, no_sources
+from .scene import GAIN, Scene, draw_scene
 
 _EMPTIED = 7.0  # px around the middle that are replaced by noise: what a PSF of 3.4 px FWHM fills
 _RECENTRED = 0.3  # share of receivers moved to another, quiet place instead of being emptied
@@ -31,10 +34,41 @@ _FRAME_KINDS = ("misaligned_star", "misaligned_galaxy", "flux_scale")
 
 @dataclass(frozen=True)
 class Receivers:
-    """Real triplets to inject into: (R,3,63,63) float32 in DN with signs as subtracted, noise (R,) in DN."""
+    """Real triplets to inject into: (R,3,63,63) float32 in DN with signs as subtracted, noise (R,) in DN, and the
+    index (R,) of each in what `receivers` was given."""
 
     stamps: Array
     noise: Array
+    index: np.ndarray
+
+
+@dataclass(frozen=True)
+class Injected:
+    """N alerts, events in real triplets, with their truth.
+
+    stamps (N,3,63,63) float32 in DN as `triplets` has them, the rest (N,): real bool, kind str, receiver (its index in
+    what `receivers` was given: the scene), magpsf [mag], snr [sigma] and fwhm [px] as measured, positive bool (science
+    brighter than reference: `isdiffpos`), host str (one of `hosts.HOSTS`).
+    """
+
+    stamps: Array
+    real: np.ndarray
+    kind: np.ndarray
+    receiver: np.ndarray
+    magpsf: Array
+    snr: Array
+    fwhm: Array
+    positive: np.ndarray
+    host: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Place:
+    """B receivers, ready for an event: which, their pixels (B,3,CANVAS,CANVAS), the optics and the host."""
+
+    chosen: np.ndarray
+    stack: Array
+    scene: Scene
 
 
 def receivers(stamps: Array, positive: np.ndarray) -> Receivers:
@@ -51,36 +85,64 @@ def receivers(stamps: Array, positive: np.ndarray) -> Receivers:
     stamps[~positive, 2] *= -1
     noise = 1.4826 * np.nanmedian(np.abs(stamps[:, 2] - _median(stamps[:, 2])), axis=(1, 2))
     usable = noise > 0
-    return Receivers(stamps[usable], np.asarray(noise[usable], np.float32))
+    index = np.flatnonzero(good)[usable]
+    return Receivers(stamps[usable], np.asarray(noise[usable], np.float32), index)
 
 
-def injections(receivers: Receivers, n: int, seed: int) -> Iterator[tuple[Array, np.ndarray, np.ndarray]]:
-    """N alerts in batches: stamps (B,3,63,63) as `triplets` has them, real (B,), kind (B,)."""
-    for batch, begin in enumerate(range(0, n, BATCH)):
-        rng = np.random.default_rng([seed, batch])
-        kind, real = draw_kinds(rng, BATCH)
-        found = _batch(rng, receivers, kind, real)
-        last = min(BATCH, n - begin)
-        yield found.stamps[:last], real[:last], kind[:last]
+def injections(receivers: Receivers, n: int, seed: int, kinds: Iterable[str] | None = None) -> Iterator[Injected]:
+    """N alerts in batches, the same for the same seed; a longer run begins with the shorter one.
+
+    kinds: names of those to draw (None: all); half of the alerts are real where there are both classes among them.
+    Raises ValueError for unknown names, and where there are no receivers.
+    """
+    names = known_kinds(kinds)
+    if not len(receivers.noise):
+        raise ValueError("no receivers: no triplet has data in its middle")
+    return (
+        take(_batch(np.random.default_rng([seed, batch]), receivers, names), slice(min(BATCH, n - begin)))
+        for batch, begin in enumerate(range(0, n, BATCH))
+    )
 
 
-def _batch(rng: Rng, receivers: Receivers, kind: np.ndarray, real: np.ndarray) -> Detection:
-    def attempt(missing: np.ndarray) -> tuple[Detection, np.ndarray]:
-        found = by_kind(kind[missing], lambda name, chosen: _inject(rng, receivers, name, len(chosen)))
-        return found, is_alert(found, real[missing])
+def _batch(rng: Rng, receivers: Receivers, names: tuple[str, ...]) -> Injected:
+    """BATCH detected alerts of random kinds in random receivers."""
+    kind = draw_kinds(rng, BATCH, names)
+    host = draw_hosts(rng, kind)
+    receiver = np.empty(BATCH, np.int64)
 
-    return until_detected(kind, attempt)
+    def places(missing: np.ndarray) -> _Place:
+        chosen, stack = _choose(rng, receivers, len(missing))
+        _wear_masks(rng, receivers, stack)
+        receiver[missing] = receivers.index[chosen]
+        return _Place(chosen, stack, _optics(rng, receivers.noise[chosen], host[missing]))
+
+    found = until_detected(kind, places, lambda name, place: _inject(rng, name, place))
+    measured = measure(found)
+    return Injected(
+        found.stamps,
+        is_real(kind),
+        kind,
+        receiver,
+        measured["magpsf"],
+        found.snr,
+        measured["fwhm"],
+        found.positive,
+        host,
+    )
 
 
-def _inject(rng: Rng, receivers: Receivers, name: str, n: int) -> Detection:
-    """Put one event of a kind into each of n random receivers."""
-    chosen, stack = _choose(rng, receivers, n)
-    _wear_masks(rng, receivers, stack)
-    noise = receivers.noise[chosen]
-    # The field is in the receiver: the scene brings the optics and the event.
-    nothing = np.zeros(n, np.float32)
-    scene = replace(draw_scene(rng, n), stars=point(nothing, nothing, nothing), noise=noise, reference_noise=nothing)
-    (REAL.get(name) or BOGUS[name])(rng, scene)
+def _optics(rng: Rng, noise: Array, host: np.ndarray) -> Scene:
+    """Scenes with nothing but optics and a host: the field is in the receiver."""
+    nothing = np.zeros(len(noise), np.float32)
+    scene = replace(draw_scene(rng, len(noise)), stars=no_sources(len(noise)), noise=noise, reference_noise=nothing)
+    give_hosts(rng, scene, host)
+    return scene
+
+
+def _inject(rng: Rng, name: str, place: _Place) -> Detection:
+    """Put an event of a kind into each place."""
+    scene, stack = place.scene, place.stack
+    KINDS[name].put(rng, scene)
     light = shine(rng, scene)
     photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(
         np.maximum(light.science, 0) / np.float32(GAIN)

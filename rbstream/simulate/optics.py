@@ -54,10 +54,9 @@ class Sources:
         return Sources(*(np.concatenate(pair, axis=1) for pair in pairs))
 
 
-def no_sources(scenes: int) -> Sources:
-    """Nothing in each of the scenes."""
-    empty = np.zeros((scenes, 0), np.float32)
-    return Sources(empty, empty, empty, empty)
+def no_sources(scenes: int, places: int = 0) -> Sources:
+    """Nothing in each of the scenes, with places for sources."""
+    return Sources(*(np.zeros((scenes, places), np.float32) for _ in range(4)))
 
 
 def star_psf(rng: Rng, fwhm: Array) -> Psf:
@@ -103,6 +102,18 @@ def render(psf: Psf, sources: Sources) -> Array:
         row *= (sources.flux * psf.weight[:, k, None])[:, :, None]
         image += row.transpose(0, 2, 1) @ column
     return image
+
+
+def light_in_middle(psf: Psf, sources: Sources) -> Array:
+    """DN of the pixel in the middle (B,) of what `render` makes."""
+    light: Array = np.zeros(len(sources.x), np.float32)
+    own = sources.size**2 + np.float32(PIXEL_VARIANCE)
+    for k in range(psf.weight.shape[1]):
+        sx, sy = own + psf.sx[:, k, None] ** 2, own + psf.sy[:, k, None] ** 2
+        square = (sources.x + psf.dx[:, k, None]) ** 2 / sx + (sources.y + psf.dy[:, k, None]) ** 2 / sy
+        part = sources.flux * np.exp(-0.5 * square) / np.sqrt(sx * sy)
+        light += psf.weight[:, k] * part.sum(axis=1) / np.float32(2 * np.pi)
+    return light
 
 
 def _profile(centre: Array, variance: Array) -> Array:

@@ -9,41 +9,20 @@ import numpy as np
 
 from .draw import either, psf_flux, snr, somewhere
 from .optics import Rng, Sources
-from .scene import Scene, galaxy, point, star
+from .scene import Scene, point
 
 
 def transient(rng: Rng, scene: Scene) -> None:
-    """A new point source wherever it happens to be: mostly on empty sky."""
+    """A new point source: a nova on empty sky, a flare beside a star, a supernova or a nucleus in a galaxy."""
     x, y = somewhere(rng, scene)
     scene.new = point(x, y, psf_flux(scene, snr(rng, scene)))
 
 
-def transient_on_star(rng: Rng, scene: Scene) -> None:
-    """A new point source beside a star, within 3 px."""
-    x, y = somewhere(rng, scene)
-    dx, dy = somewhere(rng, scene, 3)
-    scene.stars += star(x + dx, y + dy, rng.uniform(15, 21.5, len(x)))
-    scene.new = point(x, y, 1.5 * psf_flux(scene, snr(rng, scene)))
-
-
-def transient_in_galaxy(rng: Rng, scene: Scene) -> None:
-    """A supernova or a nucleus: a new point source within 4 px of a galaxy's centre."""
-    x, y = somewhere(rng, scene)
-    dx, dy = somewhere(rng, scene, 1)
-    scatter = rng.exponential(1.5, len(x)).astype(np.float32)
-    scene.stars += galaxy(rng, x + dx * scatter, y + dy * scatter, rng.uniform(15, 21, len(x)))
-    scene.new = point(x, y, 1.2 * psf_flux(scene, snr(rng, scene)))
-
-
 def variable(rng: Rng, scene: Scene) -> None:
-    """A star that became brighter or fainter, by 3% to all of its flux."""
-    x, y = somewhere(rng, scene)
-    sign = either(rng, len(x), 0.5)
-    change = 1.3 * psf_flux(scene, snr(rng, scene))
-    # The star is 1 to 30 times the change: a fading star can't lose more than it has.
-    base = change * np.exp(rng.uniform(0, np.log(30), len(x))).astype(np.float32)
-    scene.stars += point(x, y, base)
-    scene.new = point(x, y, sign * change)
+    """A star, the scene's host, that became brighter or (a little more often) fainter, by at most all of its flux."""
+    base = scene.host.flux[:, 0]
+    change = np.minimum(psf_flux(scene, snr(rng, scene)), base)
+    scene.new = point(scene.host.x[:, 0], scene.host.y[:, 0], either(rng, len(base), 0.6) * change)
 
 
 def asteroid(rng: Rng, scene: Scene) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .optics import CANVAS, Array, Psf, Rng, Sources, star_psf
+from .optics import CANVAS, Array, Psf, Rng, Sources, no_sources, star_psf
 
 ZEROPOINT = 26.1  # mag of 1 DN: the median `magzpsci` of ZTF's packets
 GAIN = 6.2  # e-/DN of ZTF's amplifiers, from the noise of real stamps
 REFERENCE_LIMIT = 22.5  # mag, where a reference of 15 to 40 exposures stops showing stars
 MAX_STARS = 64  # a scene's most: the PS1 sources within 30" in ZTF's packets are 1 to 170, 7 at the median
+GALAXY = 6  # sources that make a galaxy
+_BLENDED, _BESIDE = 0.15, 3  # share of the stars that are within so many px of another: pairs and chance
 REACH = 6  # px outside the canvas from where a star's wings still matter
 
 
@@ -25,6 +27,7 @@ class Scene:
     """
 
     stars: Sources  # in both images
+    host: Sources  # in both images, beneath the event: see hosts.py
     new: Sources  # in the science image alone, signed
     sky: Array
     noise: Array  # sigma of a science pixel
@@ -41,6 +44,11 @@ class Scene:
     reference: Array
     masked: np.ndarray  # bool
 
+    @property
+    def steady(self) -> Sources:
+        """Everything that is in both images."""
+        return self.stars + self.host
+
 
 def flux_of(magnitude: np.ndarray | np.float32) -> Array:
     """DN of a magnitude at the common zero point."""
@@ -48,7 +56,7 @@ def flux_of(magnitude: np.ndarray | np.float32) -> Array:
 
 
 def draw_scene(rng: Rng, scenes: int) -> Scene:
-    """Scenes without any event: what is left in their difference is what a good subtraction leaves.
+    """Scenes without any event or host: what is left in their difference is what a good subtraction leaves.
 
     The spreads are those of 3,700 real triplets.
     """
@@ -65,10 +73,10 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
     shift = 0.05 * np.exp(rng.normal(0, 0.5, scenes))
     angle = rng.uniform(0, 2 * np.pi, scenes)
     blank = np.zeros((scenes, CANVAS, CANVAS), np.float32)
-    empty = np.zeros((scenes, 0), np.float32)
     return Scene(
         stars=_field(rng, scenes),
-        new=Sources(empty, empty, empty, empty),
+        host=no_sources(scenes, GALAXY),
+        new=no_sources(scenes),
         sky=_float(sky),
         noise=_float(noise),
         # 1.6 DN at the mean, 0.5 to 3 at 5 to 95%: 15 to 40 exposures deep.
@@ -89,16 +97,21 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
 
 
 def _field(rng: Rng, scenes: int) -> Sources:
-    """Foreground stars, from empty to the galactic plane, and a few galaxies."""
+    """Foreground stars, from empty to the galactic plane, some of them blended, and a few galaxies."""
     shape = (scenes, MAX_STARS)
     count = np.exp(rng.uniform(np.log(2), np.log(MAX_STARS), scenes))
     used = np.arange(MAX_STARS) < count[:, None]
     half = CANVAS / 2 + REACH
     # Star counts grow by 0.3 dex a magnitude.
     magnitude = np.maximum(REFERENCE_LIMIT - rng.exponential(1 / (0.3 * np.log(10)), shape), 11)
+    x, y = rng.uniform(-half, half, shape), rng.uniform(-half, half, shape)
+    blended = rng.random(shape) < _BLENDED
+    for place in (x, y):
+        beside = np.roll(place, 1, axis=1) + rng.uniform(-_BESIDE, _BESIDE, shape)
+        place[blended] = beside[blended]
     stars = Sources(
-        _float(rng.uniform(-half, half, shape)),
-        _float(rng.uniform(-half, half, shape)),
+        _float(x),
+        _float(y),
         flux_of(magnitude) * used,
         np.zeros(shape, np.float32),
     )

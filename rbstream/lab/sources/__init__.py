@@ -1,0 +1,1 @@
+"""Where data sets come from: packets, stacks of numpy's, FITS cutouts, other data sets, the simulator."""
