@@ -23,6 +23,7 @@ from rbstream.commands.model import add_model
 from rbstream.commands.offsets import add_offsets
 from rbstream.commands.publish import add_publish
 from rbstream.commands.run import add_run
+from rbstream.commands.study import add_study
 from rbstream.errors import ExitStatus, RbstreamError, UsageError
 
 
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     add_data(commands)
     add_model(commands)
+    add_study(commands)
     add_bench(commands)
     add_publish(commands)
     add_dlq(commands)

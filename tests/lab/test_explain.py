@@ -419,7 +419,7 @@ def test_rejected_packets_are_counted_and_cant_be_selected(here: Call, bundle: P
         (("NIGHT", "--part", "test"), "packets have no parts"),
         (("DATA", "NIGHT"), "is a data set; one alone"),
         (("nothing.avro",), "no such file"),
-        (("OTHER",), "16x16 pixels"),
+        (("OTHER",), "of 16x16"),
     ],
 )
 def test_what_cant_be_explained_is_refused_with_words(
