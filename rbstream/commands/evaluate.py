@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -127,7 +128,7 @@ def _rule(options: argparse.Namespace) -> "Rule":
 def _results(bundles: "Sequence[Bundle]", data: "DataSet", asked: Any, device: str) -> "Results":
     """Everything is checked before anything is scored."""
     from rbstream.lab.evaluate.evaluation import evaluate_all
-    from rbstream.lab.evaluate.scores import check_fits, read_part, score_rows
+    from rbstream.lab.evaluate.scores import check_fits, read_part, score_rows, seen_in_training
     from rbstream.model.bundle import choose_device, load_scorer
     from rbstream.progress import Progress
 
@@ -149,7 +150,12 @@ def _results(bundles: "Sequence[Bundle]", data: "DataSet", asked: Any, device: s
             scorer = load_scorer(bundle, choose_device(device))
             found = [score_rows(scorer, data, part.rows, show) for part in parts]
             scores[name] = (found[0] if validation is not None else None, found[-1])
-    return evaluate_all(scores, validation, test, data.about.size, asked)
+    results = evaluate_all(scores, validation, test, data.about.size, asked)
+    warned = [
+        replace(each, warnings=[*each.warnings, *seen_in_training(bundle.manifest, data)])
+        for each, bundle in zip(results.evaluations, bundles, strict=True)
+    ]
+    return replace(results, evaluations=warned)
 
 
 def _names(bundles: "Sequence[Bundle]") -> list[str]:

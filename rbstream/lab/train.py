@@ -310,7 +310,13 @@ def _manifest(run: _Run, module: RealBogus, name: str, judged: Verdict) -> Manif
         provenance={
             "made_by": f"rbstream {__version__}",
             "recipe": recipe.model_dump(mode="json"),
-            "data": {"identity": run.data.identity, "rows": about.rows, "source": about.source, "split": about.split},
+            "data": {
+                "identity": run.data.identity,
+                "stamps_sha256": about.stamps_sha256,
+                "rows": about.rows,
+                "source": about.source,
+                "split": about.split,
+            },
             "best": best._asdict(),
             "steps": run.state.step,
             "verdict": judged.words,

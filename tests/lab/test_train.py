@@ -336,3 +336,13 @@ def test_a_million_stamps_train_for_a_thousand_steps_within_two_gib(tmp_path):
     assert status == 0, ended.stderr
     assert kibibytes < 2 * 1024**2
     assert json.loads(json.dumps(read_bundle(tmp_path / "net.pt").manifest.provenance))["steps"] == 1000
+
+
+def test_evaluate_warns_where_the_test_part_was_trained_on(here, spots):
+    assert here("model", "train", str(spots), *QUICK, "-o", "net.pt")[0] == 0
+    _, output, _ = here("model", "evaluate", "net.pt", str(spots), "--fpr", "0.1")
+    assert "split otherwise" not in output
+    assert here("data", "split", str(spots), "-o", "anew", "--split-seed", "5")[0] == 0
+    status, output, _ = here("model", "evaluate", "net.pt", "anew", "--fpr", "0.1")
+    assert status == 0
+    assert "split otherwise" in " ".join(output.split())

@@ -93,6 +93,19 @@ def check_fits(manifest: Manifest, data: DataSet) -> None:
         )
 
 
+def seen_in_training(manifest: Manifest, data: DataSet) -> list[str]:
+    """A warning where the network was trained on these stamps split otherwise, as far as its bundle tells."""
+    trained = manifest.provenance.get("data")
+    if not isinstance(trained, dict) or trained.get("stamps_sha256") != data.about.stamps_sha256:
+        return []
+    if trained.get("identity") == data.identity:
+        return []
+    return [
+        f"{manifest.version} was trained on these stamps, split otherwise: it may have seen the test part. Evaluate on "
+        "the split that it was trained with, or on other stamps."
+    ]
+
+
 def _stamps(channels: tuple[str, ...], size: int) -> str:
     return f"{'/'.join(channels)} of {size}x{size}"
 
