@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rbstream.assembly import make_pipeline
 from rbstream.errors import UsageError
 from rbstream.lab.dataset import DataError, DataSet, Stamps
+from rbstream.lab.evaluate.scores import check_fits
 from rbstream.packet.alert import Rejected
 from rbstream.pipeline import Scorer
 from rbstream.progress import Progress
@@ -67,7 +68,10 @@ class Example:
 
 
 class Examples(Protocol):
-    """Where alerts come from."""
+    """Where alerts come from. identity: of a data set, None of packets. rejected: packets that were, by reason."""
+
+    identity: str | None
+    rejected: Counter[str]
 
     def labelled(self) -> Iterator[Example]:
         """All that have a label; stamps are good until the next."""
@@ -129,12 +133,9 @@ class DataExamples:
     """
 
     def __init__(self, data: DataSet, part: str, scorer: Scorer) -> None:
-        manifest = scorer.manifest
-        if (data.about.channels, data.about.size) != (manifest.channels, manifest.size):
-            raise UsageError(
-                f"{data.path}: has {_described(data.about.channels, data.about.size)}, and {manifest.version} takes "
-                f"{_described(manifest.channels, manifest.size)}"
-            )
+        check_fits(scorer.manifest, data)
+        self.identity: str | None = data.identity
+        self.rejected: Counter[str] = Counter()
         self._data = data
         self._part = part
         self._scorer = scorer
@@ -172,18 +173,15 @@ class DataExamples:
                 progress.show(done * _BATCH + len(numbers), done * _BATCH + len(numbers))
 
 
-def _described(channels: Sequence[str], size: int) -> str:
-    return f"{size}x{size} pixels of {', '.join(channels)}"
-
-
 class PacketExamples:
     """Alerts in packets: files, folders and nights, as replay takes them. Truth that lies beside a simulated night is
-    its label. rejected: how many could not be read so far, by reason.
+    its label.
 
     Raises UsageError where a path leads to nothing, or the bundle's survey is not known.
     """
 
     def __init__(self, paths: list[str], scorer: Scorer, limits: Limits) -> None:
+        self.identity: str | None = None
         self.rejected: Counter[str] = Counter()
         self._inputs = Inputs(find_inputs(paths), limits)
         self._limits = limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,15 +95,12 @@ def explain(
     explainer = Explainer(bundle, scorer, request.kernel, request.stride, request.fill)
     threshold = bundle.manifest.threshold if request.threshold is None else request.threshold
     limit = request.limit or len(request.selection.numbers) or LIMIT
-    source, data = _source(paths, request.part, scorer, limits or Limits())
-    try:
+    with ExitStack() as stack:
+        source = _source(paths, request.part, scorer, limits or Limits(), stack)
         chosen = choose(source, request.selection, threshold, limit)
-    finally:
-        if data is not None:
-            data.close()
     numbers = {
         "model": bundle.manifest.version,
-        "data": None if data is None else data.identity,
+        "data": source.identity,
         "threshold": threshold,
         **{name: value for name, value in asdict(request).items() if name not in ("threshold", "limit")},
         "labelled": chosen.labelled,
@@ -112,18 +110,17 @@ def explain(
     }
     if chosen.examples:
         _write(Path(output), chosen.examples, explainer, bundle.manifest.channels, threshold, numbers)
-    rejected = dict(source.rejected) if isinstance(source, PacketExamples) else {}
-    return Summary(chosen, numbers, rejected)
+    return Summary(chosen, numbers, dict(source.rejected))
 
 
-def _source(paths: Sequence[str | Path], part: str, scorer: Scorer, limits: Limits) -> tuple[Examples, DataSet | None]:
+def _source(paths: Sequence[str | Path], part: str, scorer: Scorer, limits: Limits, stack: ExitStack) -> Examples:
+    """What the paths lead to, open until the stack is left."""
     sets = [path for path in paths if (Path(path) / ABOUT).exists()]
     if not sets:
-        return PacketExamples([str(path) for path in paths], scorer, limits), None
+        return PacketExamples([str(path) for path in paths], scorer, limits)
     if len(paths) > 1:
         raise UsageError(f"{sets[0]}: is a data set; one alone, or packets (`rbstream data import` joins data sets)")
-    data = DataSet(sets[0])
-    return DataExamples(data, part, scorer), data
+    return DataExamples(stack.enter_context(DataSet(sets[0])), part, scorer)
 
 
 def _write(
