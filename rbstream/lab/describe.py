@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from rbstream.commands.printing import say
 from rbstream.lab.dataset import SPLITS, DataError, DataSet
-from rbstream.lab.plot import new_figure, save
+from rbstream.lab.plot import STAMP, new_figure, save
 from rbstream.output import utf8
 from rbstream.progress import Progress
-from rbstream.report.stamps import GAP, GAP_WIDTH, INK, LEVELS, NO_DATA, NO_DATA_COLOUR, stretch
+from rbstream.report.stamps import GAP, GAP_WIDTH, LEVELS, stretch
 
 CLASSES = ("real", "bogus", "soft", "unknown")
 """By label: 1, 0, between, none."""
@@ -219,7 +218,7 @@ def picture(data: DataSet, path: str | Path) -> None:
     for axis, (title, rows) in zip(np.atleast_1d(axes), groups, strict=True):
         chosen = np.sort(rng.choice(rows, min(columns * lines, len(rows)), replace=False))
         levels = _sheet(data.stamps(chosen), columns, lines)
-        axis.imshow(levels, cmap=_colours(), vmin=0, vmax=GAP, interpolation="nearest")
+        axis.imshow(np.ma.masked_equal(levels, GAP), STAMP, vmin=0, vmax=LEVELS - 1, interpolation="nearest")
         axis.set_title(title, loc="left", fontsize=9)
         axis.set_axis_off()
     save(figure, path)
@@ -247,13 +246,3 @@ def _sheet(stamps: NDArray[np.float32], columns: int, lines: int) -> NDArray[np.
             begin = left + channel * (size + GAP_WIDTH)
             levels[top : top + size, begin : begin + size] = stretch(image)[::-1]
     return levels
-
-
-def _colours() -> Any:
-    """The report's palette: ink for brightness, then no data, then the gap."""
-    stops = [(at * (LEVELS - 1) / GAP, tuple(c / 255 for c in colour)) for at, colour in INK]
-    before = (NO_DATA - 0.5) / GAP
-    missing = tuple(c / 255 for c in NO_DATA_COLOUR)
-    behind = (GAP - 0.5) / GAP
-    ends = [(before, stops[-1][1]), (before, missing), (behind, missing), (behind, (1, 1, 1)), (1.0, (1, 1, 1))]
-    return LinearSegmentedColormap.from_list("rbstream", stops + ends, N=GAP + 1)
