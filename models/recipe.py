@@ -108,8 +108,8 @@ def lessons(real: Real | None, seed: int) -> Lessons:
     result.add(stamps, truth)
     if real is not None:
         # Another stream than the simulated triplets': the same events twice teach nothing.
-        for stamps, truth, _ in injections(receivers(real.stamps, real.positive), INJECTED, seed + 1_000_000):
-            result.add(stamps, truth)
+        for batch in injections(receivers(real.stamps, real.positive), INJECTED, seed + 1_000_000):
+            result.add(batch.stamps, batch.real)
         for _ in range(REPEATED):
             result.add(real.stamps, real.label)
     return result

@@ -5,7 +5,8 @@ import pytest
 
 from rbstream.simulate import triplets
 from rbstream.simulate.alerts import alerts
-from rbstream.simulate.kinds import BOGUS, REAL
+from rbstream.simulate.hosts import HOSTS
+from rbstream.simulate.kinds import BOGUS, FAR_REACHING, REAL
 
 N = 1500
 
@@ -62,7 +63,8 @@ def test_everything_is_detected_at_5_sigma_near_the_middle():
     for batch in alerts(600, 5):
         assert batch.found.snr.min() >= 5
         assert np.abs(batch.found.x).max() <= 4
-        assert np.hypot(batch.found.x, batch.found.y)[batch.real].max() <= 2
+        compact = ~np.isin(batch.kind, list(FAR_REACHING))
+        assert np.hypot(batch.found.x, batch.found.y)[compact].max() <= 2
 
 
 def test_a_longer_night_begins_with_the_shorter_one(simulated):
@@ -70,3 +72,31 @@ def test_a_longer_night_begins_with_the_shorter_one(simulated):
     assert np.array_equal(stamps, simulated[0][:200], equal_nan=True)
     assert np.array_equal(real, simulated[1][:200])
     assert np.array_equal(kind, simulated[2][:200])
+
+
+def test_both_classes_of_compact_events_have_the_same_hosts():
+    compact = set(REAL) | set(BOGUS) - set(FAR_REACHING)
+    batches = list(alerts(1500, 4, compact))
+    real, host = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("real", "host"))
+    for name in set(HOSTS):
+        expected = HOSTS.count(name) / len(HOSTS)
+        assert (host[real] == name).mean() == pytest.approx(expected, abs=0.05), name
+        assert (host[~real] == name).mean() == pytest.approx(expected, abs=0.05), name
+
+
+def test_variables_and_reference_defects_are_of_both_signs():
+    batch = next(alerts(128, 6, ["variable", "reference_defect"]))
+    for kind in ("variable", "reference_defect"):
+        assert 0.3 < batch.found.positive[batch.kind == kind].mean() < 0.7
+
+
+def test_kinds_of_one_class_are_that_class_alone():
+    _, real, kind = triplets(60, 2, ["halo", "ghost"])
+    assert not real.any()
+    assert set(kind) == {"halo", "ghost"}
+
+
+@pytest.mark.parametrize("kinds", [["supernova"], []])
+def test_unknown_kinds_are_refused_with_the_known(kinds):
+    with pytest.raises(ValueError, match=r"there are transient, .*flux_scale"):
+        alerts(1, 1, kinds)
