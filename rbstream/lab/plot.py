@@ -35,6 +35,7 @@ _STYLE: Any = {
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "legend.frameon": False, "svg.hashsalt": "rbstream",
 }  # fmt: skip
 _DPI = 110
+_GAP = 0.12  # between alerts, as a share of a stamp: more than that between an alert's channels
 
 mpl.rcParams.update(_STYLE)
 
@@ -56,15 +57,17 @@ def stamp_figure(stamps: NDArray[np.float32], titles: Sequence[str], across: int
     """Alerts (n, channels, h, w), `across` in a row, each under its title; side: of one channel [inches]."""
     n, channels = stamps.shape[:2]
     down = -(-n // across)
-    figure, axes = new_figure(across * channels * side, down * (side + 0.25), down, across * channels)
-    panels = np.reshape(axes, (down, across, channels))
+    figure = Figure(figsize=(across * (channels + _GAP) * side, down * (side + 0.3)), layout="constrained")
+    widths = [*[1.0] * channels, _GAP] * across
+    panels = figure.subplots(down, len(widths), width_ratios=widths, squeeze=False)
     for axis in panels.flat:
         axis.axis("off")
     for i, (stamp, title) in enumerate(zip(stamps, titles, strict=True)):
-        row = panels[i // across, i % across]
+        begin = i % across * (channels + 1)
+        row = panels[i // across, begin : begin + channels]
         for axis, image in zip(row, stamp, strict=True):
             draw_stamp(axis, image)
-        row[channels // 2].set_title(title, fontsize=8.5)
+        row[(channels - 1) // 2].set_title(title, fontsize=10)
     return figure
 
 
