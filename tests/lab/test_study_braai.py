@@ -34,7 +34,7 @@ def test_its_numbers_hold_together(study):
     assert set(COSMIC_RAYS) <= set(numbers["kinds"]) <= {*REAL, *BOGUS}
     assert numbers["imbalance"]["constant accuracy"] == 0.9
     assert numbers["threshold"]["fresh"]["auc"]["value"] > 0.85
-    assert {name for name in numbers["difference only"]} == {"three channels", "difference only"}
+    assert set(numbers["difference only"]) == {"three channels", "difference only"}
 
 
 def test_every_picture_of_the_page_is_there_and_every_question_has_its_chapter(study):
