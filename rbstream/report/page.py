@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from rbstream.output import atomic_write
 from rbstream.report.collect import Exhibit, ReportData
 from rbstream.report.figures import histogram, scatter
 from rbstream.report.stamps import NO_DATA_COLOUR, triplet_png
+from rbstream.report.templates import page_environment
 
 MAX_INPUTS = 20
 """Inputs named on the page; a night of single packets is 200,000 of them."""
@@ -93,13 +92,7 @@ def write_report(path: str | Path, data: ReportData, summary: Summary) -> None:
 
 def render(data: ReportData, summary: Summary) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("rbstream.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("rbstream.report")
     environment.filters["short"] = _short
     return environment.get_template("page.html.j2").render(
         summary=summary,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from rbstream.lab.dataset import DataSet
@@ -19,6 +18,7 @@ from rbstream.lab.evaluate.scores import Part
 from rbstream.lab.plot import data_uri
 from rbstream.output import atomic_write
 from rbstream.report.stamps import NO_DATA_COLOUR, triplet_png
+from rbstream.report.templates import page_environment
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,7 @@ def write_page(path: str | Path, data: DataSet, results: Results) -> None:
 
 def render(data: DataSet, results: Results) -> str:
     """The page's HTML: the same for the same results."""
-    environment = Environment(
-        loader=PackageLoader("rbstream.lab.evaluate", "."),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment("rbstream.lab.evaluate")
     environment.filters |= {
         "percent": words.percent,
         "share": words.share,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from rbstream.lab.plot import save
 from rbstream.output import atomic_write
+from rbstream.report.templates import page_environment
 
 PAGE, NUMBERS = "index.html", "study.json"
 
@@ -52,12 +52,10 @@ class Walk:
 
     def write(self) -> None:
         """The page and the numbers."""
-        environment = Environment(
-            loader=PackageLoader("rbstream.lab.studies", "."), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        page = environment.get_template("walk.html.j2").render(
-            title=self._title, lead=self._lead, chapters=self._chapters
+        page = (
+            page_environment("rbstream.lab.studies")
+            .get_template("walk.html.j2")
+            .render(title=self._title, lead=self._lead, chapters=self._chapters)
         )
         with atomic_write(self._folder / PAGE) as file:
             file.write(page.encode())
