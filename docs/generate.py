@@ -157,7 +157,8 @@ bundle's provenance has them all, and so `rbstream model info net.pt` says how i
 |---|---|---|
 """
 _NORMALIZATIONS = """
-Masked pixels become 0, the sky's value or BRAAI's. `channels` and `crop` come first: what is cut away is not in a
+Masked pixels become 0: with `min-max` and `sigmag` the faintest there is, with the L2 norms what BRAAI was trained on,
+else the value of the sky. `channels` and `crop` come first: what is cut away is not in a
 stamp's median or norm.
 
 | normalisation | what it does |

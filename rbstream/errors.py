@@ -31,6 +31,12 @@ class LimitError(RbstreamError):
     status = ExitStatus.LIMIT
 
 
+class Interrupted(RbstreamError):
+    """Ctrl-C in a run that keeps what it has done; the message says how to go on."""
+
+    status = ExitStatus.INTERRUPTED
+
+
 class ModelError(RbstreamError):
     """A bundle that can't be trusted or a device that can't serve it. Never a fault of the packet."""
 

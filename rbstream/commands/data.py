@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 
 from rbstream.arguments import add_command, add_settings, given_settings
 from rbstream.commands.printing import say
@@ -200,7 +201,7 @@ def _counts(data: "DataSet", path: Path) -> str:
 
 def _describe(options: argparse.Namespace) -> int:
     from rbstream.lab.dataset import DataSet
-    from rbstream.lab.describe import describe, picture, show
+    from rbstream.lab.describe import describe, picture
 
     data = DataSet(options.data)
     said = describe(data)
@@ -210,6 +211,48 @@ def _describe(options: argparse.Namespace) -> int:
         print(json.dumps(said, indent=1))
         return ExitStatus.DONE
     console = Console()
-    show(said, console)
+    _show(said, console)
     say(console, f"picture: {file}")
     return ExitStatus.DONE
+
+
+def _show(said: dict[str, Any], console: Console) -> None:
+    """The description as tables."""
+    size, channels = said["size"], ", ".join(said["channels"])
+    say(
+        console,
+        f"{said['data']}: {said['rows']:,} alerts of {len(said['channels'])} x {size} x {size} pixels ({channels}), "
+        f"survey {said['survey']}",
+        f"{said['objects']:,} objects, {said['nights']:,} nights"
+        + (f"; {said['real_share']:.1%} of those with a label are real" if said["real_share"] is not None else ""),
+        "",
+    )
+    counts = {"all": said["classes"], **{f"  {name}": split for name, split in said["splits"].items()}}
+    _table(console, "", counts)
+    _table(console, "label source", said["label_sources"])
+    _table(console, "kind", said["kinds"])
+    shares = {"with NaN": said["nan_share"], "truncated": said["truncated_share"]}
+    _table(
+        console, "share", {n: {c: "-" if v is None else f"{v:.1%}" for c, v in s.items()} for n, s in shares.items()}
+    )
+    for name, values in said["ranges"].items():
+        if values:
+            say(console, f"{name}: {values['min']:g} to {values['max']:g}, median {values['median']:g}")
+    for warning in said["warnings"]:
+        say(console, f"warning: {warning}")
+
+
+def _table(console: Console, title: str, rows: dict[str, dict[str, Any]]) -> None:
+    from rbstream.lab.describe import CLASSES
+
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title)
+    for name in CLASSES:
+        table.add_column(name, justify="right")
+    for name, counts in rows.items():
+        cells = (counts.get(c, 0) for c in CLASSES)
+        table.add_row(name, *(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
+    console.print(table, highlight=False, markup=False)
+    console.print()

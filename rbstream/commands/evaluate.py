@@ -152,7 +152,7 @@ def _results(bundles: "Sequence[Bundle]", data: "DataSet", asked: Any, device: s
             scores[name] = (found[0] if validation is not None else None, found[-1])
     results = evaluate_all(scores, validation, test, data.about.size, asked)
     warned = [
-        replace(each, warnings=[*each.warnings, *seen_in_training(bundle.manifest, data)])
+        replace(each, warnings=[*each.warnings, *seen_in_training(bundle.manifest, data, test)])
         for each, bundle in zip(results.evaluations, bundles, strict=True)
     ]
     return replace(results, evaluations=warned)

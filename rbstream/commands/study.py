@@ -58,8 +58,10 @@ def _moving(options: argparse.Namespace) -> int:
 
 
 def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: at least 0")
+    from rbstream.lab.recipe import MOST_SEED
+
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"--seed {seed}: at least 0, at most {MOST_SEED}")
 
 
 def _done(folder: Path) -> int:

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rbstream.arguments import add_command
-from rbstream.errors import ExitStatus, UsageError
+from rbstream.errors import ExitStatus, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from rbstream.lab.anatomy import Anatomy
 
 _FLAGS = ("arch", "seed", "epochs", "device")  # of the recipe's settings, those that are tried most
+_MOST_PIXELS, _MOST_CHANNELS = 512, 64  # no survey's; a slip of the finger must not ask for all of the memory
 
 
 def add_train(actions: Any) -> None:
@@ -33,6 +34,7 @@ def add_train(actions: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from rbstream.lab.checkpoint import checkpoint_path
     from rbstream.lab.dataset import DataSet
     from rbstream.lab.recipe import load_recipe
     from rbstream.lab.train import train
@@ -42,8 +44,14 @@ def _train(options: argparse.Namespace) -> int:
     }
     recipe = load_recipe(options.config, given)
     console = Console()
-    with DataSet(options.data) as data:
-        trained = train(data, recipe, options.output, resume=options.resume)
+    try:
+        with DataSet(options.data) as data:
+            trained = train(data, recipe, options.output, resume=options.resume)
+    except KeyboardInterrupt as error:
+        kept = checkpoint_path(options.output)
+        if not kept.exists():
+            raise
+        raise Interrupted(f"interrupted; --resume goes on from {kept}") from error
     manifest = trained.manifest
     if trained.resumed:
         console.print(f"went on from step {trained.resumed:,}", highlight=False)
@@ -79,8 +87,10 @@ def add_describe(actions: Any) -> None:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    if options.size < 1 or options.channels < 1:
-        raise UsageError(f"--size {options.size} --channels {options.channels}: at least 1 of each")
+    if not (1 <= options.size <= _MOST_PIXELS and 1 <= options.channels <= _MOST_CHANNELS):
+        raise UsageError(
+            f"--size {options.size} --channels {options.channels}: from 1 to {_MOST_PIXELS} px, and to {_MOST_CHANNELS}"
+        )
     found = [_anatomy(name, options.channels, options.size) for name in options.networks]
     if options.json:
         print(json.dumps([each.as_json() for each in found], indent=1))

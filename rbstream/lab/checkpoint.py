@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ def read_checkpoint(path: Path, training: dict[str, Any]) -> State:
 def _read(path: Path) -> tuple[State, dict[str, Any]]:
     """The state, and what its training was."""
     try:
-        # weights_only: tensors and plain values; a checkpoint runs no code.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on what is no checkpoint: load it as code
+            # weights_only: tensors and plain values; a checkpoint runs no code.
+            content = torch.load(path, map_location="cpu", weights_only=True)
         written, theirs = content.pop("format"), content.pop("training")
         state = State(**content)
     except (OSError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, ValueError, EOFError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise RbstreamError(f"{path}: no checkpoint, or a damaged one ({what}); delete it and train anew") from error
+        what = f" ({error.strerror})" if isinstance(error, OSError) else ""  # torch's words advise to run it as code
+        raise RbstreamError(f"{path}: no checkpoint, or a damaged one{what}; delete it and train anew") from error
     if written != FORMAT:
         raise UsageError(f"{path}: written by another rbstream; delete it and train anew")
     return state, theirs

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 from typing import Any
 
@@ -47,7 +48,7 @@ UNKNOWN: Mapping[str, Any] = {
 """What a source may say of its stamps, with the value of what it doesn't know."""
 
 _TYPES = {
-    "candid": pa.int64(),  # the alert's, or the row's number in its source
+    "candid": pa.int64(),  # the alert's, or the row's number
     "object": pa.string(),  # one scene: what no split tears apart, and what intervals are drawn by
     "night": pa.int32(),  # whole Julian day; -1: no night (simulated)
     "label": pa.float32(),  # probability of being real: 1, 0 or what another network thinks; NaN: nobody knows
@@ -122,6 +123,12 @@ class DataSet:
     def identity(self) -> str:
         """Names this data set: another one, or the same split otherwise, has another."""
         return hashlib.sha256(self.about.model_dump_json().encode()).hexdigest()[:16]
+
+    def scenes(self) -> NDArray[Any]:
+        """The objects by names that no other data set has for others: those known by their row alone say whose."""
+        mark = self.about.stamps_sha256[:8]
+        names = (f"{mark} {name}" if name.startswith("row ") else name for name in self.column("object").tolist())
+        return np.array(list(names), object)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of all rows (rows,), of the type that `_TYPES` says; texts as objects."""
@@ -342,7 +349,7 @@ def _header(rows: int, shape: tuple[int, ...]) -> bytes:
 def _about(path: Path) -> About:
     try:
         content = json.loads((path / ABOUT).read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path}: no data set ({ABOUT} is missing); `rbstream data import` makes one") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path / ABOUT}: can't be read: {error}") from error
@@ -363,7 +370,7 @@ def _check_stamps(path: Path, about: About) -> int:
             version = np.lib.format.read_magic(file)
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             offset, length = file.tell(), os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TokenError) as error:  # the last from numpy, of a damaged header
         raise DataError(f"{path}: can't be read: {error}") from error
     expected = (about.rows, len(about.channels), about.size, about.size)
     if version != (1, 0) or fortran or dtype != np.dtype("<f4") or shape != expected:
@@ -379,7 +386,8 @@ def _columns(path: Path, about: About) -> pa.Table:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != about.columns_sha256:
             raise DataError(f"{path}: cut short or changed (its SHA-256 is another); make the data set anew")
-        table = pq.read_table(pa.BufferReader(content))
+        # In this thread: Arrow's own, just begun, abort a process that ends at once (2 in 180 did).
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: can't be read: {error}") from error
     if table.num_rows != about.rows or {f.name: f.type for f in table.schema} != _TYPES:

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from rbstream.commands.printing import say
 from rbstream.lab.dataset import SPLITS, DataError, DataSet
 from rbstream.lab.plot import STAMP, new_figure, save
 from rbstream.output import utf8
@@ -129,6 +126,13 @@ def _warnings(data: DataSet, said: dict[str, Any], nan: NDArray[np.bool_], hashe
     empty = int((data.column("masked") == 1).sum())
     if empty:
         yield f"{empty:,} alerts are all NaN: nobody can say what they are"
+    opinions = int((data.column("label_source") == "consensus").sum())
+    if opinions:
+        yield f"{opinions:,} labels are a consensus of other networks, not truth: they can't judge those networks"
+    candid = data.column("candid")
+    twice = len(candid) - len(np.unique(candid))
+    if twice:
+        yield f"{twice:,} alerts have the candid of another: a table of labels by candid is for all of them"
     unused = int((split == SPLITS.index("unused")).sum())
     if unused:
         yield f"{unused:,} alerts are unused: their object is in nights of two parts"
@@ -161,49 +165,6 @@ def _torn(hashes: NDArray[np.uint64], split: NDArray[np.int8], empty: NDArray[np
     pairs = np.unique(np.stack([hashes[used], split[used].astype(np.uint64)]), axis=1)
     _, parts = np.unique(pairs[0], return_counts=True)
     return int((parts > 1).sum())
-
-
-# ---- for a person
-
-
-def show(said: dict[str, Any], console: Console) -> None:
-    """The description as tables."""
-    size, channels = said["size"], ", ".join(said["channels"])
-    say(
-        console,
-        f"{said['data']}: {said['rows']:,} alerts of {len(said['channels'])} x {size} x {size} pixels ({channels}), "
-        f"survey {said['survey']}",
-        f"{said['objects']:,} objects, {said['nights']:,} nights"
-        + (f"; {said['real_share']:.1%} of those with a label are real" if said["real_share"] is not None else ""),
-        "",
-    )
-    counts = {"all": said["classes"], **{f"  {name}": split for name, split in said["splits"].items()}}
-    _table(console, "", counts)
-    _table(console, "label source", said["label_sources"])
-    _table(console, "kind", said["kinds"])
-    shares = {"with NaN": said["nan_share"], "truncated": said["truncated_share"]}
-    _table(
-        console, "share", {n: {c: "-" if v is None else f"{v:.1%}" for c, v in s.items()} for n, s in shares.items()}
-    )
-    for name, values in said["ranges"].items():
-        if values:
-            say(console, f"{name}: {values['min']:g} to {values['max']:g}, median {values['median']:g}")
-    for warning in said["warnings"]:
-        say(console, f"warning: {warning}")
-
-
-def _table(console: Console, title: str, rows: dict[str, dict[str, Any]]) -> None:
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column(title)
-    for name in CLASSES:
-        table.add_column(name, justify="right")
-    for name, counts in rows.items():
-        cells = (counts.get(c, 0) for c in CLASSES)
-        table.add_row(name, *(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
-    console.print(table, highlight=False, markup=False)
-    console.print()
 
 
 def picture(data: DataSet, path: str | Path) -> None:

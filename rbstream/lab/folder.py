@@ -1,13 +1,12 @@
 """Folders that are whole or not there: filled under a temporary name, renamed when complete."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rbstream.errors import UsageError
-from rbstream.output import OutputError, make_folder
+from rbstream.output import OutputError, make_folder, temporary
 
 
 @contextmanager
@@ -19,7 +18,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists():
         raise UsageError(f"{path}: is there already; name a folder that isn't")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary(path)
     try:
         make_folder(part)
         try:

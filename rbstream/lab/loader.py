@@ -75,8 +75,12 @@ def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stam
     """The stamps (n, C, size, size) shifted, mirrored and turned at random, each otherwise; what comes in is NaN."""
     n, size = len(stamps), stamps.shape[-1]
     shifts = rng.integers(-recipe.random_crop, recipe.random_crop + 1, (n, 2))
-    mirrored = rng.random((n, 2)) < 0.5 * recipe.flips
-    turned = rng.random(n) < 0.5 * recipe.rotations  # mirrored and transposed, all eight ways to lay a square
+    # Mirrored and transposed: all eight ways to lay a square.
+    mirrored = rng.random((n, 2)) < 0.5
+    turned = rng.random(n) < 0.5 * recipe.rotations
+    if not recipe.flips:  # of the eight the four turns, which keep left and right; or none
+        mirrored[:, 0] &= recipe.rotations
+        mirrored[:, 1] = mirrored[:, 0] ^ turned
     result = np.full_like(stamps, np.nan) if recipe.random_crop else np.empty_like(stamps)
     for i in range(n):
         (y, x), image = shifts[i].tolist(), stamps[i]

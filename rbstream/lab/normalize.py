@@ -1,7 +1,8 @@
 """From the stamps as a survey gives them to what a network sees: channels chosen, cropped, normalised. In the graph.
 
 Each normalisation takes float32 (N, C, H, W), NaN (or a fill beyond 1e30) where masked, and gives finite float32
-(N, C', H, W). But for the two L2 norms, which are BRAAI's own, masked pixels get the value of the sky.
+(N, C', H, W). Masked pixels become 0: the sky's value under mean-std, asinh and robust-log, the faintest pixel's under
+min-max and sigmaG, nothing's under the two L2 norms, which are BRAAI's own.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,9 @@ class MinMax(nn.Module):
 
 
 class MeanStd(nn.Module):
-    """Each stamp less its mean, in units of its standard deviation; masked pixels 0."""
+    """Each stamp less its mean, in units of its standard deviation; masked pixels, and constant stamps, 0."""
+
+    rounding: Final = 1e-6  # of the mean: what is less is no scatter but float32's sums (1e-7 each)
 
     def forward(self, stamps: Tensor) -> Tensor:
         valid = _valid(stamps)
@@ -53,7 +56,8 @@ class MeanStd(nn.Module):
         mean = torch.where(valid, stamps, 0.0).sum(dim=(2, 3), keepdim=True) / count
         apart = torch.where(valid, stamps - mean, 0.0)
         deviation = ((apart * apart).sum(dim=(2, 3), keepdim=True) / count).sqrt()
-        return apart / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        constant = deviation <= self.rounding * mean.abs()
+        return torch.where(constant, 0.0, apart / torch.where(constant, torch.ones_like(deviation), deviation))
 
 
 class RobustAsinh(nn.Module):

@@ -3,14 +3,24 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rbstream.errors import UsageError
 from rbstream.lab.losses import LOSSES
 from rbstream.lab.networks import ARCHITECTURES
 from rbstream.lab.normalize import NORMALIZATIONS
+
+MOST_SEED = 2**32 - 1
+"""torch's seeds have 64 bits, and a step's is a million times the training's."""
+
+_Weight = Annotated[float, Field(gt=0)]
+
+
+def _names(value: Any) -> Any:
+    """`science,difference` on the command line is a list in TOML."""
+    return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 def _one_of(names: Mapping[str, object], default: str, description: str) -> Any:
@@ -22,10 +32,10 @@ def _one_of(names: Mapping[str, object], default: str, description: str) -> Any:
 class Recipe(BaseModel):
     """What `train.toml` may say, with the defaults of what it doesn't."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     arch: str = _one_of(ARCHITECTURES, "cnn", "Architecture")
-    channels: tuple[str, ...] = Field(
+    channels: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(), description="Channels to look at, by name; empty: all of the data set's"
     )
     crop: int = Field(
@@ -39,7 +49,7 @@ class Recipe(BaseModel):
         lt=0.5,
         description="Labels of 0 and 1 become this and 1 minus this: for labels that may be wrong",
     )
-    class_weights: Literal["none", "balanced"] | tuple[float, float] = Field(
+    class_weights: Literal["none", "balanced"] | tuple[_Weight, _Weight] = Field(
         default="none",
         description="Weights of bogus and real in the loss: none, balanced (each class as much), or both numbers",
     )
@@ -48,7 +58,10 @@ class Recipe(BaseModel):
     )
     random_crop: int = Field(default=0, ge=0, description="Largest random shift of a stamp in x and y [pixels]")
     flips: bool = Field(default=True, description="Mirror at random: the sky has no left and right")
-    rotations: bool = Field(default=True, description="Turn by quarters at random; not where rows differ from columns")
+    rotations: bool = Field(
+        default=True,
+        description="Turn by quarters at random; not for stamps whose rows and columns differ",
+    )
     epochs: int = Field(default=30, ge=1, description="Passes over the training part, at most")
     max_steps: int = Field(default=0, ge=0, description="Steps of a batch, at most; 0: as the epochs give")
     batch: int = Field(default=64, ge=2, description="Stamps in a step")
@@ -61,7 +74,7 @@ class Recipe(BaseModel):
     patience: int = Field(
         default=0, ge=0, description="Stop after so many epochs without a lower validation loss; 0: train to the end"
     )
-    seed: int = Field(default=0, ge=0, description="The same seed, the same weights (on a CPU)")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="The same seed, the same weights (on a CPU)")
     threads: int = Field(
         default=1,
         ge=1,

@@ -26,13 +26,14 @@ from rbstream.lab.loader import Loader
 from rbstream.lab.losses import LOSSES
 from rbstream.lab.networks import build
 from rbstream.lab.normalize import NORMALIZATIONS, channels_out, preparation
+from rbstream.lab.overlap import sketch
 from rbstream.lab.plot import save
 from rbstream.lab.recipe import Recipe
 from rbstream.model.bundle import choose_device, load_bundle, torch_device, weights_sha256, write_bundle
 from rbstream.model.golden import golden_triplets
 from rbstream.model.manifest import Manifest
 from rbstream.model.network import RealBogus
-from rbstream.output import atomic_write
+from rbstream.output import PartFile, atomic_write
 from rbstream.progress import Progress
 
 _LOOKED_AT = 20_000  # stamps that an epoch's loss is measured on: to 0.3% of accuracy, in seconds
@@ -58,10 +59,11 @@ def train(data: DataSet, recipe: Recipe, bundle: Path, *, resume: bool = False) 
     the lowest validation loss. resume: go on from the checkpoint if there is one.
     Raises DataError or UsageError for data that can't teach what is asked, RbstreamError where the loss isn't finite.
     """
-    rows = _checked_rows(data, recipe)
+    rows = checked_rows(data)
     checkpoint = checkpoint_path(bundle)
     if checkpoint == bundle:
         raise UsageError(f"{bundle}: that is a checkpoint's name; end the bundle's in .pt")
+    PartFile(bundle).discard()  # what can't be written is said now, not when all is trained
     training = _identity(data, recipe)
     state = _begin(checkpoint, training, resume)
     run = _Run(data, recipe, rows, state, lambda: write_checkpoint(checkpoint, state, training))
@@ -185,11 +187,15 @@ class _Run:
                 right += float(((logits >= 0) == (truth >= 0.5)).sum())
         return loss / len(rows), right / len(rows)
 
-    def constant_loss(self) -> float:
-        """What the best constant answer would cost on the validation part."""
+    def verdict(self) -> Verdict:
+        """What the curves say, beside the best constant answer and the labels themselves as answers."""
         labels = torch.from_numpy(self.data.column("label")[self._looked_at["validation"]]).to(self.device)
-        answers = torch.linspace(-6, 6, 121, device=self.device)  # logits
-        return min(float(self._weighted(answer.expand_as(labels), labels, labels).mean()) for answer in answers)
+        answers = torch.linspace(-12, 12, 241, device=self.device)  # logits: a class may be one in 100,000
+        constant = min(float(self._weighted(answer.expand_as(labels), labels, labels).mean()) for answer in answers)
+        perfect = float(self._weighted(torch.logit(labels, eps=1e-6), labels, labels).mean())
+        real = int((labels >= 0.5).sum())
+        stamps = min(map(len, self._looked_at.values()))
+        return verdict(self.history, constant, perfect, stamps, min(real, len(labels) - real))
 
     def _patience_is_over(self) -> bool:
         if not self.recipe.patience:
@@ -215,6 +221,11 @@ def new_module(data: DataSet, recipe: Recipe) -> RealBogus:
         )
     chosen = [names.index(name) for name in recipe.channels or names]
     side = recipe.crop or data.about.size
+    if 2 * recipe.random_crop >= side:
+        raise UsageError(
+            f"random_crop = {recipe.random_crop} shifts the candidate out of the {side} px that are looked at; at most "
+            f"{(side - 1) // 2}"
+        )
     prepare = preparation(recipe.normalization, chosen, data.about.size, side)
     return RealBogus(prepare, build(recipe.arch, channels_out(prepare, len(names), data.about.size), side))
 
@@ -239,7 +250,7 @@ def class_weights(recipe: Recipe, labels: NDArray[np.float32]) -> Tensor:
     return torch.tensor(recipe.class_weights)
 
 
-def _checked_rows(data: DataSet, recipe: Recipe) -> dict[str, NDArray[np.int64]]:
+def checked_rows(data: DataSet) -> dict[str, NDArray[np.int64]]:
     """The rows of both parts that training needs. Raises DataError where they can't teach anything."""
     rows = {part: data.rows(part) for part in ("train", "validation")}
     for part, chosen in rows.items():
@@ -285,7 +296,7 @@ def _finish(run: _Run, bundle: Path, resumed: int) -> Trained:
     """Write the bundle of the best weights, and what is beside it."""
     run.module.network.load_state_dict(run.state.best)
     module = run.module.cpu().eval()
-    judged = verdict(run.history, run.constant_loss())
+    judged = run.verdict()
     manifest = _manifest(run, module, bundle.stem, judged)
     written = write_bundle(bundle, module, manifest, golden_triplets(manifest))
     load_bundle(bundle)  # it is served only where it reproduces its golden scores: that is seen here, not at night
@@ -312,10 +323,10 @@ def _manifest(run: _Run, module: RealBogus, name: str, judged: Verdict) -> Manif
             "recipe": recipe.model_dump(mode="json"),
             "data": {
                 "identity": run.data.identity,
-                "stamps_sha256": about.stamps_sha256,
                 "rows": about.rows,
                 "source": about.source,
                 "split": about.split,
+                "scenes": sketch(run.data.scenes()[run.data.rows("train")].tolist()),
             },
             "best": best._asdict(),
             "steps": run.state.step,

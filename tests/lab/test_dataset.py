@@ -230,6 +230,7 @@ def test_a_data_set_cut_short_or_changed_is_refused(tmp_path: Path) -> None:
     for length in (0, 60, 128, size // 2, size - 1):
         assert STAMPS in damaged(lambda data, length=length: cut(data / STAMPS, length))
     assert "cut short" in damaged(lambda data: cut(data / STAMPS, size - 1))
+    assert STAMPS in damaged(lambda data: (data / STAMPS).write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 118))
     assert "cut short or changed" in damaged(lambda data: cut(data / COLUMNS, 100))
     assert "cut short or changed" in damaged(lambda data: (data / COLUMNS).write_bytes(bytes(500)))
     for name in (ABOUT, STAMPS, COLUMNS):

@@ -444,3 +444,12 @@ def test_a_network_that_tells_nothing_apart_gets_no_threshold(here: Call, first:
     found = evaluated(here, first, tmp_path / "data", "--threshold", 0.5)["models"][0]
     assert found["auc"] == {"value": 0.5, "low": None, "high": None}
     assert math.isclose(found["calibration"]["mixes"][0]["ece"], 0, abs_tol=0.05)
+
+
+def test_networks_that_never_disagree_are_not_said_to_be_uncertain(
+    here: Call, first: Path, flat: Path, tmp_path: Path
+) -> None:
+    shutil.copy(first, tmp_path / "copy.pt")
+    status, output, _ = here("model", "evaluate", str(first), str(tmp_path / "copy.pt"), str(flat), "--fpr", "0.05")
+    assert status == 0
+    assert "they never disagree" in " ".join(output.split())

@@ -578,3 +578,23 @@ def test_stamps_without_any_data_are_left_out_when_asked(here, tmp_path):
         assert data.column("candid").tolist() == [0, 1, 3, 4, 5]
         assert data.column("label").tolist() == [1, 0, 0, 1, 0]
         assert np.isfinite(data.stamps(np.arange(5))).all()
+
+
+def test_stacks_that_became_data_sets_and_are_joined_keep_their_scenes_apart(here, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        stamps = np.random.default_rng(seed).normal(size=(4, 9, 9))
+        np.savez(tmp_path / f"{name}.npz", stamps=stamps, label=[1, 0, 1, 0])
+        assert here("data", "import", f"{name}.npz", "-o", name)[0] == 0
+    assert here("data", "import", "a", "b", "-o", "joined")[0] == 0
+    with DataSet("joined") as data:
+        names = data.column("object").tolist()
+    assert len(set(names)) == 8
+
+
+def test_a_table_labels_the_rows_of_a_stack_by_their_number(here, tmp_path):
+    np.save(tmp_path / "s.npy", np.random.default_rng(1).normal(size=(5, 9, 9)))
+    (tmp_path / "t.csv").write_text("candid,label\n1,1\n3,0\n")
+    assert here("data", "import", "s.npy", "--labels", "t.csv", "-o", "d")[0] == 0
+    with DataSet("d") as data:
+        assert data.column("candid").tolist() == [0, 1, 2, 3, 4]
+        assert np.array_equal(data.column("label"), [np.nan, 1, np.nan, 0, np.nan], equal_nan=True)

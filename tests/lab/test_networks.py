@@ -99,6 +99,11 @@ def test_min_max_and_mean_std_are_what_they_say(stamp):
     assert np.allclose(normalized("mean-std", stamp), (stamp - stamp.mean()) / stamp.std(), atol=1e-4)
 
 
+def test_a_constant_stamp_has_no_scatter_whatever_float32_makes_of_its_mean():
+    stamps = torch.full((1, 1, 63, 63), 12345.678)  # the mean of its float32 sum is 1e-3 beside it
+    assert not NORMALIZATIONS["mean-std"][0]()(stamps).any()
+
+
 @pytest.mark.parametrize("name", ["min-max", "mean-std", "asinh", "sigmag"])
 def test_masked_pixels_do_not_change_what_the_others_become(name, stamp):
     whole = stamp.copy()
@@ -135,3 +140,10 @@ def test_describe_refuses_what_is_neither_architecture_nor_file(here):
     status, _, errors = here("model", "describe", "resnet")
     assert status == 2
     assert "vgg6" in errors
+
+
+@pytest.mark.parametrize("arguments", [("--size", "100000"), ("--channels", "1000000000"), ("--size", "0")])
+def test_describe_refuses_stamps_that_nobody_has(here, arguments):
+    status, _, errors = here("model", "describe", "cnn", *arguments)
+    assert status == 2
+    assert "from 1 to" in errors

@@ -39,7 +39,7 @@ def test_its_numbers_hold_together(study):
 
 def test_every_picture_of_the_page_is_there_and_every_question_has_its_chapter(study):
     page = (study / "index.html").read_text()
-    pictures = re.findall(r'<img src="([^"]+)"', page)
+    pictures = re.findall(r'<img class="figure" src="([^"]+)"', page)
     assert len(pictures) >= 10
     assert all((study / name).stat().st_size > 1000 for name in pictures)
     for question in (

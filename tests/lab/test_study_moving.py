@@ -65,7 +65,7 @@ def test_data_and_bundles_are_there_to_go_on_with(study: Path) -> None:
 
 def test_every_figure_of_the_page_is_there_and_every_chapter(study: Path) -> None:
     page = (study / "index.html").read_text()
-    shown = re.findall(r'<img src="([^"]+)"', page)
+    shown = re.findall(r'<img [^>]*src="([^"]+)"', page)
     assert sorted(shown) == sorted(path.name for path in study.glob("*.png"))
     assert all((study / name).read_bytes().startswith(b"\x89PNG") for name in shown)
     for name in NETWORKS:
@@ -113,6 +113,7 @@ def test_ones_own_data_set_goes_through_the_same_command(here: Call, tmp_path: P
     ("arguments", "words"),
     [
         (("out", "--seed", "-1"), "at least 0"),
+        (("out", "--seed", "9" * 20), "at most"),
         (("out", "--stamps", "0"), "at least 1"),
         (("out", "--epochs", "0"), "at least 1"),
         (("out", "--stamps", "9", "--data", "d"), "not both"),
@@ -132,3 +133,12 @@ def test_a_data_set_that_is_none_leaves_nothing_behind(here: Call) -> None:
     assert status == 1
     assert "no data set" in err
     assert not list(Path().iterdir())
+
+
+def test_a_data_set_of_one_class_is_refused_with_words(here: Call, tmp_path: Path) -> None:
+    with DataWriter(tmp_path / "mine", ("coadd",), 11, "other", {}) as writer:
+        writer.add(np.random.default_rng(1).normal(size=(60, 1, 11, 11)), label=1)
+        writer.commit()
+    status, _, err = here("study", "moving-objects", "out", "--data", str(tmp_path / "mine"))
+    assert status == 1
+    assert "of the train part are real" in err

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny import RBSTREAM, environment, rbstream
 from rbstream.lab.curves import Epoch, verdict
 from rbstream.lab.dataset import DataSet, DataWriter
 from rbstream.lab.loader import Loader, turn_about
+from rbstream.lab.overlap import share_seen, sketch
 from rbstream.lab.recipe import Recipe
 from rbstream.model.bundle import load_bundle
 from rbstream.model.manifest import read_bundle
@@ -113,7 +115,15 @@ def test_a_checkpoint_of_another_architecture_or_data_set_is_refused_naming_both
     assert "data was" in errors
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint at all"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"no checkpoint at all",
+        lambda b: Path("net.pt").read_bytes(),
+    ],
+)
 def test_a_damaged_checkpoint_is_refused_with_words(here, spots, tmp_path, damage):
     assert here("model", "train", str(spots), "--epochs", "1", "-o", "net.pt")[0] == 0
     path = tmp_path / "net.checkpoint"
@@ -121,12 +131,26 @@ def test_a_damaged_checkpoint_is_refused_with_words(here, spots, tmp_path, damag
     status, _, errors = here("model", "train", str(spots), "--epochs", "1", "--resume", "-o", "net.pt")
     assert status == 1
     assert "delete it and train anew" in errors
+    assert "weights_only" not in errors  # torch's advice: to run the file's code
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_trained(here, spots, tmp_path):
+    (tmp_path / "folder").mkdir()
+    status, _, errors = here("model", "train", str(spots), "--epochs", "1", "-o", "folder")
+    assert status == 2
+    assert "no regular file" in errors
+    assert not (tmp_path / "folder.checkpoint").exists()
+
+
+def test_a_file_in_the_place_of_a_data_set_is_said_to_be_none(here, spots):
+    assert here("model", "train", str(spots), "--epochs", "1", "-o", "net.pt")[0] == 0
+    assert "no data set" in refused(here, "net.pt")
 
 
 def data_set(path, stamps, label, **columns):
     with DataWriter(path, ("difference",), stamps.shape[-1], "ztf", {}) as writer:
         writer.add(stamps, label=label, **columns)
-        writer.commit({"validation": columns.pop("validation", 0.15)}).close()
+        writer.commit().close()
     return str(path)
 
 
@@ -207,6 +231,12 @@ def test_a_data_set_cut_short_is_refused(here, spots, tmp_path):
         (("--set", "crop=99"), "have 21 px"),
         (("--set", "batch=1"), "greater than or equal to 2"),
         (("--set", "crop"), "NAME=VALUE"),
+        (("--seed", "9" * 20), "seed"),
+        (("--set", "learning_rate=inf"), "learning_rate"),
+        (("--set", "class_weights=[-1, 1]"), "class_weights"),
+        (("--set", "class_weights=[0, 0]"), "class_weights"),
+        (("--set", "random_crop=25"), "at most 10"),
+        (("--set", "random_crop=5", "--set", "crop=9"), "at most 4"),
         (("--config", "nowhere.toml"), "can't be read"),
         (("--device", "tpu"), "--device tpu"),
     ],
@@ -282,6 +312,13 @@ def test_a_turned_stamp_has_the_same_pixels_and_its_middle_stays_the_middle():
     assert np.array_equal(turn_about(stamps, Recipe(flips=False, rotations=False), np.random.default_rng(0)), stamps)
 
 
+def test_rotations_without_flips_never_mirror():
+    stamp = np.random.default_rng(1).standard_normal((1, 1, 9, 9)).astype(np.float32)
+    turned = turn_about(np.repeat(stamp, 60, axis=0), Recipe(flips=False), np.random.default_rng(0))
+    found = {image.tobytes() for image in turned}
+    assert found == {np.ascontiguousarray(np.rot90(stamp, k, axes=(2, 3))).tobytes() for k in range(4)}
+
+
 def test_a_shift_moves_pixels_and_leaves_nan_behind():
     stamps = np.ones((200, 1, 9, 9), np.float32)
     stamps[:, 0, 4, 4] = 5
@@ -304,16 +341,37 @@ def test_a_shift_moves_pixels_and_leaves_nan_behind():
 )
 def test_the_verdict_on_the_curves(losses, converged, word):
     history = [Epoch(i + 1, i, loss, 0.9, loss, 0.9) for i, loss in enumerate(losses)]
-    found = verdict(history, 0.693)
+    found = verdict(history, 0.693, 0, 10_000, 5000)
     assert found.converged is converged
     assert word in found.words
 
 
-@pytest.mark.parametrize(("gap", "word"), [(0.0, "small"), (0.03, "some is learned by heart"), (0.2, "wide")])
+@pytest.mark.parametrize(
+    ("gap", "word"), [(0.0, "small"), (0.03, "some is learned by heart"), (0.2, "wide"), (-0.2, "parts differ")]
+)
 def test_the_verdict_on_the_gap(gap, word):
-    found = verdict([Epoch(i, i, 0.1, 0.9, 0.1, 0.9 - gap) for i in range(1, 6)], 0.693)
+    found = verdict([Epoch(i, i, 0.1, 0.7, 0.1, 0.7 - gap) for i in range(1, 6)], 0.693, 0, 10_000, 5000)
     assert word in found.words
     assert found.gap == pytest.approx(gap)
+
+
+def test_the_verdict_calls_no_gap_wide_that_few_stamps_give_by_chance_or_where_nothing_was_learned():
+    few = verdict([Epoch(i, i, 0.1, 0.9, 0.1, 0.8) for i in range(1, 6)], 0.693, 0, 20, 10)
+    assert "within what chance gives for 20 stamps" in few.words
+    nothing = verdict([Epoch(i, i, 0.69, 0.9, 0.69, 0.5) for i in range(1, 6)], 0.693, 0, 10_000, 5000)
+    assert "by heart" not in nothing.words
+
+
+def test_the_verdict_on_soft_labels_measures_from_what_perfect_answers_cost(here, tmp_path):
+    stamps, real = noise(300), np.arange(300) % 2
+    stamps[real == 1, :, 8:13, 8:13] += 5
+    data = data_set(tmp_path / "d", stamps, np.where(real, 0.6, 0.4))
+    # The best that there is costs 0.673, a constant answer 0.693: 3% more.
+    status, output, _ = here(
+        "model", "train", data, "--arch", "fc", "--epochs", "30", "--set", "batch=16", "-o", "net.pt"
+    )
+    assert status == 0
+    assert "constant answer" not in output
 
 
 def test_a_million_stamps_train_for_a_thousand_steps_within_two_gib(tmp_path):
@@ -338,11 +396,49 @@ def test_a_million_stamps_train_for_a_thousand_steps_within_two_gib(tmp_path):
     assert json.loads(json.dumps(read_bundle(tmp_path / "net.pt").manifest.provenance))["steps"] == 1000
 
 
-def test_evaluate_warns_where_the_test_part_was_trained_on(here, spots):
+def test_evaluate_warns_where_scenes_of_the_test_part_were_trained_on(here, spots, tmp_path):
     assert here("model", "train", str(spots), *QUICK, "-o", "net.pt")[0] == 0
     _, output, _ = here("model", "evaluate", "net.pt", str(spots), "--fpr", "0.1")
-    assert "split otherwise" not in output
+    assert "trained on" not in output
     assert here("data", "split", str(spots), "-o", "anew", "--split-seed", "5")[0] == 0
-    status, output, _ = here("model", "evaluate", "net.pt", "anew", "--fpr", "0.1")
-    assert status == 0
-    assert "split otherwise" in " ".join(output.split())
+    write_spots(tmp_path / "more", rows=200, seed=8).close()
+    assert here("data", "import", str(spots), "more", "-o", "joined", "--split-seed", "5")[0] == 0
+    for name in ("anew", "joined"):
+        status, output, _ = here("model", "evaluate", "net.pt", name, "--fpr", "0.1")
+        assert status == 0
+        assert "of the scenes of this test part" in " ".join(output.split())
+    assert "of the scenes" not in here("model", "evaluate", "net.pt", "more", "--fpr", "0.2")[1]
+
+
+@pytest.mark.parametrize(("trained", "tested", "seen"), [(500, 800, 500 / 800), (30_000, 40_000, 0.75), (30_000, 0, 0)])
+def test_the_share_of_scenes_seen_is_known_from_a_sketch(trained, tested, seen):
+    kept = sketch(f"ZTF{i}" for i in range(trained))
+    assert len(kept) <= 1024
+    assert share_seen(kept, (f"ZTF{i}" for i in range(tested))) == pytest.approx(seen, abs=0.05)
+
+
+def test_the_verdict_sees_what_accuracy_hides():
+    history = [Epoch(i, i, loss, 0.95, 0.2, 0.95) for i, loss in enumerate((0.2, 0.15, 0.1, 0.07, 0.05), 1)]
+    assert (
+        "the losses part (0.200 in validation, 0.050 in training at the end)"
+        in verdict(history, 0.7, 0, 9999, 500).words
+    )
+    assert "surer of what it has seen" in verdict(history[1:2] * 3, 0.7, 0, 9999, 500).words
+    assert "only 2 of the rarer class" in verdict(history, 0.7, 0, 9999, 2).words
+
+
+def test_a_training_that_is_interrupted_says_where_it_goes_on(spots, tmp_path):
+    command = [*RBSTREAM, "model", "train", spots, "--epochs", "2000", "--set", "checkpoint_seconds=0"]
+    with subprocess.Popen(
+        [*map(str, command), "-o", str(tmp_path / "net.pt")], env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not (tmp_path / "net.checkpoint").exists():
+            pass
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "--resume goes on from" in errors
+
+
+def test_channels_are_given_on_the_command_line_as_they_are_elsewhere(here, spots):
+    assert "has no channel science" in refused(here, str(spots), "--set", "channels=science,difference", status=2)

@@ -169,7 +169,7 @@ def _warnings(choice: Choice, fpr: Share, tpr: Share, scenes: Scenes) -> list[st
     if share is not None and (share.low > rule.value if rule.kind == "fpr" else share.high < rule.value):
         said.append(
             f"{rule} held on validation, but test has {share.value:.2%} ({share.low:.2%} to {share.high:.2%}): "
-            "the parts differ by more than chance"
+            "the choice was lucky there, or the parts differ"
         )
     if scenes.number < FEW_SCENES:
         said.append(f"test has {scenes.number} scenes: intervals from so few are too narrow")

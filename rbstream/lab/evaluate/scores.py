@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rbstream.errors import UsageError
 from rbstream.lab.dataset import DataError, DataSet
 from rbstream.lab.evaluate.resample import Array
+from rbstream.lab.overlap import share_seen
 from rbstream.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -93,16 +94,18 @@ def check_fits(manifest: Manifest, data: DataSet) -> None:
         )
 
 
-def seen_in_training(manifest: Manifest, data: DataSet) -> list[str]:
-    """A warning where the network was trained on these stamps split otherwise, as far as its bundle tells."""
+def seen_in_training(manifest: Manifest, data: DataSet, part: Part) -> list[str]:
+    """A warning where the network was trained on scenes of this part, as far as its bundle tells."""
     trained = manifest.provenance.get("data")
-    if not isinstance(trained, dict) or trained.get("stamps_sha256") != data.about.stamps_sha256:
+    scenes = trained.get("scenes") if isinstance(trained, dict) else None
+    if not isinstance(scenes, list):
         return []
-    if trained.get("identity") == data.identity:
+    seen = share_seen(scenes, data.scenes()[part.rows].tolist())
+    if not seen:
         return []
     return [
-        f"{manifest.version} was trained on these stamps, split otherwise: it may have seen the test part. Evaluate on "
-        "the split that it was trained with, or on other stamps."
+        f"trained on about {seen:.0%} of the scenes of this {part.name} part: what it knows by heart is measured here. "
+        "Evaluate on the data set that it was trained with, or on other scenes."
     ]
 
 

@@ -181,7 +181,11 @@ def comparison(pair: Comparison) -> str:
     first, second = (found.reals + found.boguses for found in (pair.first_alone, pair.second_alone))
     both = pair.both.reals + pair.both.boguses
     gap = pair.difference
-    if gap.low > 0 or gap.high < 0:
+    if not first + second:
+        said = "they never disagree"
+    elif math.isnan(gap.low):
+        said = "too few scenes to say how it would be with others"
+    elif gap.low > 0 or gap.high < 0:
         worse = pair.first if gap.value > 0 else pair.second
         said = f"{worse} misclassifies more, beyond what other scenes would change"
     else:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ _SHAPE, _META, _ASTEROID, _CONSENSUS = "shape", "meta", "asteroid", "consensus"
 _ALIASES = {"objectId": "object", "diaSourceId": "candid", "diaObjectId": "object", "reliability": "drb"}
 _MOST_CHANNELS = 8  # more than any survey's cutouts, less than any stamp's side
 _PART_BYTES = 16 << 20  # of all arrays of a file, read at once: 350 triplets of 63 px
-_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, TokenError)
 
 
 class _Array(Protocol):

@@ -34,13 +34,14 @@ class Stored:
         return self._done
 
     def parts(self) -> Iterator[Part]:
-        self._done = 0
+        self._done, scenes = 0, self._data.scenes()
         for rows, stamps in self._data.batches(np.arange(len(self._data)), ROWS_AT_ONCE):
             columns = {name: self._data.column(name)[rows] for name in UNKNOWN}
             if self._soft:
                 unknown = np.isnan(columns["label"]) & ~np.isnan(columns["drb"])
                 columns["label"] = np.where(unknown, columns["drb"], columns["label"])
                 columns["label_source"] = np.where(unknown, "drb", columns["label_source"])
+            columns["object"] = scenes[rows]
             shape = np.full((len(rows), 2), self.side, np.int64)
             self._done += len(rows)
             yield Part(stamps[:, self._chosen], shape, columns)

@@ -80,13 +80,14 @@ def _columns(given: Input, part: Part, first: int, table: LabelTable | None) -> 
     """All columns, with the label that wins. first: number of the first row, for those without a name."""
     rows = len(part.stamps)
     columns = {name: np.asarray(part.columns.get(name, _unknown(name, rows))) for name in UNKNOWN}
+    numbers = np.arange(first, first + rows)
+    columns["candid"] = np.where(columns["candid"] == UNKNOWN["candid"], numbers, columns["candid"])
     _check_labels(given.source.name, columns["label"], first)
     if given.label is not None:
         columns["label"] = np.full(rows, given.label, np.float32)
         columns["label_source"] = np.full(rows, given.label_source, object)
     if table is not None:
         columns = table.applied(columns, columns["candid"])
-    numbers = np.arange(first, first + rows)
     alone = columns["object"] == ""
     columns["object"] = np.where(alone, [f"row {number}" for number in numbers], columns["object"])
     return columns

@@ -22,7 +22,7 @@ from rbstream.lab.evaluate.gallery import galleries
 from rbstream.lab.evaluate.resample import Scenes, Share
 from rbstream.lab.evaluate.scores import Part, read_part, score_rows
 from rbstream.lab.evaluate.threshold import Rates, Rule, find_threshold, passes
-from rbstream.lab.evaluate.words import percent, share
+from rbstream.lab.evaluate.words import number, percent, share
 from rbstream.lab.folder import new_folder
 from rbstream.lab.plot import stamp_figure
 from rbstream.lab.recipe import Recipe
@@ -227,10 +227,12 @@ def cosmic_rays(study: _Study, learned: Learned) -> None:
 def imbalance(study: _Study) -> None:
     """One real in ten: why accuracy misleads, and what can be done."""
     data = study.rare()
+    plain = study.train("rare", data)
+    steps = plain.trained.history[-1].step  # balanced sampling makes longer epochs: as many steps for all
     networks = {
-        "as it is": study.train("rare", data),
+        "as it is": plain,
         "class weights": study.train("rare-weighted", data, class_weights="balanced"),
-        "balanced sampling": study.train("rare-sampled", data, sampling="balanced"),
+        "balanced sampling": study.train("rare-sampled", data, sampling="balanced", max_steps=steps),
     }
     part = study.fresh_part
     scenes = Scenes(part.scene, study.seed)
@@ -242,7 +244,7 @@ def imbalance(study: _Study) -> None:
         found = metrics.measures(part.real, passes(learned.fresh, 0.5), RARE, scenes)
         area = metrics.auc(learned.fresh, part.real, scenes)
         shown = [share(value) for value in (found.accuracy, found.precision, found.recall, found.f1)]
-        rows.append([name, *shown, f"{area.value:.4f}"])
+        rows.append([name, *shown, number(area)])
         numbers[name] = {key: getattr(found, key).value for key in ("accuracy", "precision", "recall", "f1")}
         numbers[name]["auc"] = area.value
     chapter = study.walk.chapter(
@@ -250,8 +252,8 @@ def imbalance(study: _Study) -> None:
         f"The sky is not half real. A network that calls everything bogus is right {percent(constant)} of the time, "
         "and useless: accuracy says little here. Precision and recall say what is let in and what is lost.",
         f"Trained on as many triplets, but {percent(RARE)} of them real, and measured on the fresh ones, translated to "
-        "the same mixture. Weights and sampling trade precision for recall, as moving the threshold does: compare the "
-        "areas under the curves before you say that they teach.",
+        f"the same mixture; {steps:,} steps each. Weights and sampling trade precision for recall, as moving the "
+        "threshold does. Whether they teach is seen in the area under the curve, which knows no threshold.",
     )
     chapter.table = rows
     study.walk.numbers["imbalance"] = numbers

@@ -33,7 +33,7 @@ from rbstream.lab.folder import new_folder
 from rbstream.lab.plot import draw_stamp, new_figure, stamp_figure
 from rbstream.lab.recipe import Recipe
 from rbstream.lab.studies.walk import Walk
-from rbstream.lab.train import Trained, train
+from rbstream.lab.train import Trained, checked_rows, train
 from rbstream.model.bundle import Scorer, load_module, load_scorer
 from rbstream.model.manifest import read_bundle
 from rbstream.progress import Progress
@@ -76,6 +76,8 @@ def moving_objects(folder: Path, seed: int, data: Path | None = None, each: int 
     Raises UsageError where the folder is there already, DataError for data that can't teach.
     """
     with new_folder(folder) as place, _opened(place, seed, data, each) as stamps:
+        checked_rows(stamps)
+        read_part(stamps, "test")  # what can't be evaluated needs no training
         walk = Walk(
             place,
             "Moving-object stamps",
