@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -148,7 +149,13 @@ def kinds(evaluations: Sequence[Evaluation]) -> Figure:
         _dodged(axis, shares, [each.name for each in evaluations], upright=True)
         axis.set_yticks(range(len(rows)), [f"{row.name}  ({row.n:,})" for row in rows])
         axis.set_ylim(most - 0.4, -0.6)
-        axis.set(xlabel="share that passes", xlim=(-0.02, 1.02), title=f"kinds of {word}")
+        axis.set(xlabel="share that passes", title=f"kinds of {word}")
+        ends = [end for found in shares for share in found for end in (share.low, share.high, share.value)]
+        ends = [end for end in ends if math.isfinite(end)]
+        # Each side as far as it reaches: artefacts pass by the per cent, and reals fail by the per cent.
+        low, high = (min(ends), 1.0) if word == "real" else (0.0, max(ends))
+        margin = 0.03 * max(high - low, 0.02)
+        axis.set_xlim(low - margin, high + margin)
         axis.xaxis.set_major_formatter(PercentFormatter(1))
     if len(evaluations) > 1:
         np.atleast_1d(axes)[-1].legend(loc="best")

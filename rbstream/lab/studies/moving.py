@@ -229,8 +229,12 @@ def faint(walk: Walk, data: DataSet, results: Results) -> None:
     walk.chapter(
         "4. What is lost is faint",
         "The share of the sources that is found, by signal-to-noise. A source of 3 sigma is no brighter than noise's "
-        "brightest spots, which no network can mend: "
-        + "; ".join(f"{name} finds {words.share(each[0])} at {each[0].name} sigma" for name, each in found.items())
+        "brightest spots. How many of the faintest are found hangs on how much noise 0.5 lets pass: "
+        + "; ".join(
+            f"{each.name} finds {words.share(found[each.name][0])} at {found[each.name][0].name} sigma and passes "
+            f"{words.percent(each.fpr.value)} of the noise"
+            for each in results.evaluations
+        )
         + ".",
     )
     walk.figure("recall", _recall_figure(found, edges), "Recall against signal-to-noise, with 95% intervals.")
