@@ -185,7 +185,7 @@ def _confusion(study: _Study, learned: Learned) -> None:
     study.walk.chapter(
         "4. Confusion at 0.5, and the most confident",
         f"At 0.5 the network is right in {matrix.trace()} of {matrix.sum()} of the held-out fifth. A confusion matrix "
-        "is true for one threshold and one mixture of classes only; and this fifth has chosen the epoch, which flatters.",
+        "is true for one threshold and one mixture of classes only; this fifth, which chose the epoch, flatters.",
     )
     study.walk.figure("confusion", figures.confusion(matrix), "Counts, and shares of the true class.")
     real_gallery, bogus_gallery, *_ = galleries(learned.held_out, passing, study.held_out_part)
