@@ -46,7 +46,12 @@ def _add_import(actions: Any) -> None:
         command.add_argument(
             f"--{name}", action="append", default=[], metavar="SOURCE", help=f"A source in which all are {name}"
         )
-    command.add_argument("--labels", type=Path, metavar="TABLE.csv", help="candid,label[,source,kind]; wins over all")
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="TABLE.csv",
+        help="candid,label[,source,kind], or a night's truth table; wins over all",
+    )
     command.add_argument("--channels", type=_names, metavar="NAME[,NAME...]", help="Channels to take, and their names")
     command.add_argument("--survey", metavar="NAME", help="Whose stamps they are (default: the sources' own)")
     command.add_argument("--crop", type=int, metavar="PX", help="Keep the middle of each stamp")

@@ -598,3 +598,17 @@ def test_a_table_labels_the_rows_of_a_stack_by_their_number(here, tmp_path):
     with DataSet("d") as data:
         assert data.column("candid").tolist() == [0, 1, 2, 3, 4]
         assert np.array_equal(data.column("label"), [np.nan, 1, np.nan, 0, np.nan], equal_nan=True)
+
+
+def test_the_truth_of_a_night_labels_what_replay_made_of_it(here, night, bundle, tmp_path):
+    assert (
+        here("replay", str(night), "--model", str(bundle), "--threshold", "0", "-o", "out.avro", "--device", "cpu")[0]
+        == 0
+    )
+    assert here("data", "import", "out.avro", "-o", "bare")[0] == 0
+    assert here("data", "import", "out.avro", "--labels", str(truth_path(night)), "-o", "d")[0] == 0
+    assert here("data", "import", str(night), "-o", "same")[0] == 0
+    with DataSet("d") as data, DataSet("same") as same, DataSet("bare") as bare:
+        assert data.column("label").tolist() == same.column("label").tolist()
+        assert data.column("kind").tolist() == same.column("kind").tolist()
+        assert np.isnan(bare.column("label")).sum() > 40

@@ -17,7 +17,7 @@ _WORDS = {"real": 1.0, "bogus": 0.0}
 
 
 class LabelTable:
-    """A CSV with the columns candid, label (0 to 1, or real, bogus) and perhaps source, kind.
+    """A CSV with the columns candid, label (0 to 1, or real, bogus) and perhaps source, kind; or a night's truth table.
 
     Raises UsageError for another table, DataError where it can't be read.
     """
@@ -28,10 +28,12 @@ class LabelTable:
         try:
             with path.open(newline="", encoding="utf-8") as text:
                 reader = csv.DictReader(text)
-                if missing := {"candid", "label"} - set(reader.fieldnames or ()):
+                names = set(reader.fieldnames or ())
+                column = "real" if "real" in names and "label" not in names else "label"  # as `night.truth.csv` has it
+                if missing := {"candid", column} - names:
                     raise UsageError(f"{path}: has no column {', '.join(sorted(missing))} in its first line")
                 for row in reader:
-                    candid, label = self._parsed(row, f"{path}, line {reader.line_num}")
+                    candid, label = self._parsed(row["candid"], row[column], f"{path}, line {reader.line_num}")
                     said = label, row.get("source") or self.name, row.get("kind") or ""
                     if rows.setdefault(candid, said) != said:
                         raise UsageError(f"{path}, line {reader.line_num}: candid {candid} has another label above")
@@ -46,10 +48,10 @@ class LabelTable:
         self._kind = np.array([kind for _, _, kind in ordered], object)
         self._matched = np.zeros(len(rows), bool)
 
-    def _parsed(self, row: dict[str, str], where: str) -> tuple[int, float]:
+    def _parsed(self, candid_text: str, label_text: str | None, where: str) -> tuple[int, float]:
         try:
-            label = (row["label"] or "").strip().lower()
-            candid, value = int(row["candid"]), _WORDS[label] if label in _WORDS else float(label)
+            label = (label_text or "").strip().lower()
+            candid, value = int(candid_text), _WORDS[label] if label in _WORDS else float(label)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{where}: expected candid,label with a label from 0 to 1, or real or bogus") from error
         if not (0 <= value <= 1 and -(1 << 63) <= candid < 1 << 63):
