@@ -420,6 +420,7 @@ def test_rejected_packets_are_counted_and_cant_be_selected(here: Call, bundle: P
         (("DATA", "NIGHT"), "is a data set; one alone"),
         (("nothing.avro",), "no such file"),
         (("OTHER",), "of 16x16"),
+        (("stack.npy",), "`rbstream data import` makes one"),
     ],
 )
 def test_what_cant_be_explained_is_refused_with_words(

@@ -116,6 +116,9 @@ def explain(
 def _source(paths: Sequence[str | Path], part: str, scorer: Scorer, limits: Limits, stack: ExitStack) -> Examples:
     """What the paths lead to, open until the stack is left."""
     sets = [path for path in paths if (Path(path) / ABOUT).exists()]
+    for path in paths:
+        if Path(path).suffix in (".npy", ".npz"):
+            raise UsageError(f"{path}: a stack has to be a data set first; `rbstream data import` makes one")
     if not sets:
         return PacketExamples([str(path) for path in paths], scorer, limits)
     if len(paths) > 1:
