@@ -43,6 +43,11 @@ class Verdict(NamedTuple):
     words: str
 
 
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The one with the lowest validation loss, the first of equals."""
+    return min(history, key=lambda epoch: epoch.validation_loss)
+
+
 def verdict(history: Sequence[Epoch], constant_loss: float, perfect_loss: float, stamps: int, rarer: int) -> Verdict:
     """What to make of the curves.
 
@@ -50,7 +55,7 @@ def verdict(history: Sequence[Epoch], constant_loss: float, perfect_loss: float,
     which cost something where they are soft. stamps: that each of the two accuracies was measured on. rarer: how many
     of validation's are of the rarer class.
     """
-    best = min(history, key=lambda epoch: epoch.validation_loss)
+    best = best_epoch(history)
     gap = best.train_accuracy - best.validation_accuracy
     tail = history[-max(2, math.ceil(_LAST * len(history))) :]
     before = min(epoch.validation_loss for epoch in history[: -len(tail) + 1] or history[:1]) - perfect_loss
@@ -123,7 +128,7 @@ def draw_curves(history: Sequence[Epoch], title: str) -> Figure:
     """Loss and accuracy of training and validation, the kept epoch marked."""
     figure, axes = new_figure(9.6, 3.8, 1, 2)
     epochs = [epoch.epoch for epoch in history]
-    best = min(history, key=lambda epoch: epoch.validation_loss)
+    best = best_epoch(history)
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for part, colour in (("train", THIRD), ("validation", REAL)):
             axis.plot(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,3 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as a PNG, whole or not at all."""
     with atomic_write(path) as file:
         file.write(png(figure))
-
-
-def data_uri(figure: Figure) -> str:
-    """The figure for an HTML page."""
-    return "data:image/png;base64," + b64encode(png(figure)).decode()

@@ -20,7 +20,7 @@ from torch import Tensor
 from rbstream import __version__
 from rbstream.errors import RbstreamError, UsageError
 from rbstream.lab.checkpoint import State, checkpoint_path, is_done, read_checkpoint, write_checkpoint
-from rbstream.lab.curves import Epoch, Verdict, draw_curves, history_csv, verdict
+from rbstream.lab.curves import Epoch, Verdict, best_epoch, draw_curves, history_csv, verdict
 from rbstream.lab.dataset import DataError, DataSet
 from rbstream.lab.loader import Loader
 from rbstream.lab.losses import LOSSES
@@ -200,8 +200,8 @@ class _Run:
     def _patience_is_over(self) -> bool:
         if not self.recipe.patience:
             return False
-        best = min(self.state.history, key=lambda epoch: epoch["validation_loss"])
-        return len(self.state.history) - self.state.history.index(best) > self.recipe.patience
+        history = self.history
+        return len(history) - history.index(best_epoch(history)) > self.recipe.patience
 
     def _snapshot(self) -> None:
         self.state.network = self.module.network.state_dict()
@@ -308,7 +308,7 @@ def _finish(run: _Run, bundle: Path, resumed: int) -> Trained:
 
 def _manifest(run: _Run, module: RealBogus, name: str, judged: Verdict) -> Manifest:
     about, recipe = run.data.about, run.recipe
-    best = next(epoch for epoch in run.history if epoch.epoch == judged.best)
+    best = best_epoch(run.history)
     window = f"{', '.join(recipe.channels or about.channels)}; the middle {recipe.crop or about.size} px; "
     return Manifest(
         name=name,

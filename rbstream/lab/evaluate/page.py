@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from rbstream.lab.evaluate import figures, words
 from rbstream.lab.evaluate.evaluation import Evaluation, Results
 from rbstream.lab.evaluate.gallery import Gallery, galleries, galleries_of_two
 from rbstream.lab.evaluate.scores import Part
-from rbstream.lab.plot import data_uri
+from rbstream.lab.plot import png
 from rbstream.output import atomic_write
 from rbstream.report.stamps import NO_DATA_COLOUR, triplet_png
 from rbstream.report.templates import page_environment
@@ -174,12 +174,13 @@ def _pair(data: DataSet, results: Results) -> Chapter:
 
 
 def _plate(heading: str, text: str, figure: Figure, alt: str, *, wide: bool = False) -> Plate:
-    return Plate(heading, text, _image(data_uri(figure), alt), wide)
+    return Plate(heading, text, _image(png(figure), alt), wide)
 
 
-def _image(uri: str, alt: str) -> Image:
-    header = b64decode(uri.split(",", 1)[1][:32])  # as the PNG's own header says: width and height at bytes 16 to 24
-    return Image(uri, int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big"), alt)
+def _image(content: bytes, alt: str) -> Image:
+    uri = "data:image/png;base64," + b64encode(content).decode()
+    # As the PNG's own header says.
+    return Image(uri, int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"), alt)
 
 
 def _rooms(hung: Sequence[Gallery], data: DataSet, part: Part, scores: Sequence[np.ndarray]) -> list[Room]:
@@ -199,9 +200,8 @@ def _exhibit(stamp: np.ndarray, place: int, data: DataSet, part: Part, scores: S
     magnitude = float(part.about["magpsf"][place])
     notes = [truth, str(part.kind[place]), "" if np.isnan(magnitude) else f"{magnitude:.2f} mag"]
     name = str(data.column("object")[row])
-    uri = "data:image/png;base64," + b64encode(triplet_png(stamp)).decode()
     return Exhibit(
-        _image(uri, f"{', '.join(data.about.channels)} of {name}"),
+        _image(triplet_png(stamp), f"{', '.join(data.about.channels)} of {name}"),
         " / ".join(f"{score[place]:.4f}" for score in scores),
         bool(part.real[place]), name, int(data.column("candid")[row]), ", ".join(note for note in notes if note),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -10,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -20,13 +18,13 @@ from rbstream.assembly import make_pipeline
 from rbstream.errors import UsageError
 from rbstream.lab.dataset import DataError, DataSet, Stamps
 from rbstream.lab.evaluate.scores import check_fits
+from rbstream.lab.truth import truth_beside
 from rbstream.packet.alert import Rejected
 from rbstream.pipeline import Scorer
 from rbstream.progress import Progress
 from rbstream.replay.chunk import cut_chunks
 from rbstream.replay.sources import Inputs, find_inputs, load
 from rbstream.settings import Limits
-from rbstream.simulate.night import truth_path
 
 CONFIDENT = 0.01
 """Closer to 0 or 1 than this a network is confident: the issue's confident subset (below 0.01, above 0.99)."""
@@ -185,6 +183,7 @@ class PacketExamples:
         self.rejected: Counter[str] = Counter()
         self._inputs = Inputs(find_inputs(paths), limits)
         self._limits = limits
+        self._truth = lru_cache(maxsize=2)(truth_beside)  # nights are read one after the other
         self._pipeline = make_pipeline(scorer, {}, limits, _BATCH)
 
     def labelled(self) -> Iterator[Example]:
@@ -222,23 +221,10 @@ class PacketExamples:
                     else:
                         alert = outcome.item
                         assert outcome.triplet is not None  # every scored alert has one
-                        label, kind = _truth(alert.origin.file).get(alert.candid, (np.nan, ""))
+                        label, kind, _ = (self._truth(alert.origin.file) or {}).get(alert.candid, (np.nan, "", np.nan))
                         yield Example(number, alert.candid, alert.object_id, label, kind, outcome.drb, outcome.triplet)
                     number += 1
                 progress.show(number, self._inputs.position)
-
-
-@lru_cache(maxsize=4)  # nights are read one after the other
-def _truth(night: str) -> dict[int, tuple[float, str]]:
-    """What `rbstream simulate` wrote beside a night: label and kind by candid; empty where there is none."""
-    path = truth_path(Path(night))
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            return {int(row["candid"]): (float(row["real"]), row["kind"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(f"{path}: is no table of a simulated night's truth: {error}") from error
 
 
 def classes(examples: Iterable[Example], threshold: float) -> dict[str, list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -19,6 +18,7 @@ from rbstream.filter import ztf_fields
 from rbstream.lab.dataset import DataError
 from rbstream.lab.sources.candidate import KNOWN_ASTEROID, ZTF_FIELDS, of_candidate
 from rbstream.lab.sources.source import ROWS_AT_ONCE, Opinion, Part, Reading, first_known, stacked, table
+from rbstream.lab.truth import truth_beside
 from rbstream.output import utf8
 from rbstream.packet.alert import Alert, Rejected
 from rbstream.packet.reader import PacketReader
@@ -28,7 +28,6 @@ from rbstream.simulate.night import truth_path
 
 Images = list[NDArray[np.float32]]
 _Read = tuple[Alert, Images]
-_Truth = dict[int, tuple[int, str, float]]
 
 
 class Packets:
@@ -46,7 +45,7 @@ class Packets:
         self.count, self.survey, self.origin = len(self.channels), ZTF.name, {"packets": self.name}
         if unknown := [name for name in reading.soft if ztf_fields().get(name) not in ("float", "double")]:
             raise UsageError(f"{self.name}: packets have no number {', '.join(unknown)} to be a label; drb is one")
-        self._truth = lru_cache(maxsize=2)(_truth)  # nights are read one after the other
+        self._truth = lru_cache(maxsize=2)(truth_beside)  # nights are read one after the other
         self._read = 0
         self._rejected: Counter[str] = Counter()
         self._first = ""
@@ -171,15 +170,3 @@ def _value(alert: Alert, name: str) -> float:
     """A score that the survey gave; `drb` is the survey's own also where rbstream has put its own there."""
     value = alert.drb_upstream if name == "drb" else alert.value(f"candidate.{name}")
     return np.nan if value is None else float(value)
-
-
-def _truth(file: str) -> _Truth | None:
-    """What is true of a simulated night's alerts by candid: real, kind, snr; None where no truth is beside it."""
-    path = truth_path(Path(file))
-    if file == STDIN or not path.is_file():
-        return None
-    try:
-        with path.open(newline="") as text:
-            return {int(r["candid"]): (int(r["real"]), r["kind"], float(r["snr"])) for r in csv.DictReader(text)}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"{path}: is no truth table of `rbstream simulate`, or was cut short: {error!r}") from error

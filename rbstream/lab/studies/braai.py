@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rbstream.lab.curves import draw_curves
+from rbstream.lab.curves import best_epoch, draw_curves
 from rbstream.lab.dataset import DataSet
 from rbstream.lab.evaluate import figures, metrics
 from rbstream.lab.evaluate.evaluation import Asked, Evaluation, as_json, edges_of, evaluate
@@ -143,7 +143,7 @@ def look(study: _Study) -> None:
 def learn(study: _Study) -> Learned:
     """The network and its curves."""
     learned = study.train("plain", study.data)
-    verdict, best = learned.trained.verdict, learned.trained.history[learned.trained.verdict.best - 1]
+    verdict, best = learned.trained.verdict, best_epoch(learned.trained.history)
     study.walk.chapter(
         "2. A small network learns",
         f"Three convolutions (rbstream model describe cnn --size {SIDE}) on logits, trained on four fifths; the "

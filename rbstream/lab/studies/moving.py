@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbstream.lab.checkpoint import checkpoint_path
-from rbstream.lab.curves import draw_curves
+from rbstream.lab.curves import best_epoch, draw_curves
 from rbstream.lab.dataset import DataSet, DataWriter
 from rbstream.lab.evaluate import figures, metrics, words
 from rbstream.lab.evaluate.evaluation import Asked, Evaluation, Results, as_json, evaluate_all
@@ -159,7 +159,7 @@ def learn(walk: Walk, folder: Path, data: DataSet, seed: int, epochs: int) -> di
         parameters = sum(weight.numel() for weight in module.network.parameters())
         learned[name] = Learned(trained, parameters, load_scorer(bundle, "cpu"))
         verdict = trained.verdict
-        best = next(epoch for epoch in trained.history if epoch.epoch == verdict.best)
+        best = best_epoch(trained.history)
         table.append(
             (
                 name, f"{parameters:,}", f"{best.epoch}", f"{best.validation_loss:.4f}",
