@@ -1,165 +1,218 @@
-"""What a bundle does on real and simulated triplets: `python models/evaluate.py models/rbstream-compact.pt`.
+"""The figures of the card: `python models/evaluate.py models/rbnet.pt HALVES` prints them as Markdown.
 
-Prints the tables of the card. BRAAI (`../shared/data/braai`) is measured beside it.
+HALVES is what `recipe.py --crossfit HALVES` wrote: two networks, each of which has seen nothing of one half of the
+nights. Every figure is of alerts scored by the one that has not seen their night; both BRAAI networks
+(`../shared/data/braai`) stand beside it. Intervals (95%) are by bootstrap over scenes: the real triplets.
 """
 
 import argparse
-import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import blind
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from recipe import BRAAI, Table, braai_scores, halves, real_triplets, rows
 
-from rbstream.model.bundle import Scorer, load_bundle
+from rbstream.lab.evaluate.calibration import MIXES, calibration_at
+from rbstream.lab.evaluate.resample import Scenes
+from rbstream.lab.evaluate.words import number, share
+from rbstream.model.bundle import BareNetwork, Scorer, load_bundle
 from rbstream.model.keras import import_keras
-from rbstream.simulate import triplets
-from rbstream.simulate.detect import observe
-from rbstream.simulate.scene import draw_scene
+from rbstream.model.manifest import read_bundle
+from rbstream.simulate.inject import injections, receivers
 
-Scores = NDArray[np.float32]
+Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SIMULATED, SEED = 12_000, 20_000_000  # a seed that the recipe doesn't use; 12,000 give each kind 200 or more
-KEPT = 0.99  # share of the simulated reals that the compared threshold keeps
+EVENTS, SEED = 8_000, 20_000_000  # in each half's triplets; a seed that the recipe doesn't use
+KEPT = 0.99  # share of the injected transients that the compared threshold keeps
+FPRS = (0.01, 0.05)
+BATCH, ROUNDS = 32, 60  # alerts at once, at which a core is fastest; rounds of which the best counts
+OURS = "rbnet"
 
 
-class Real:
-    """The real triplets and what is known of them."""
+@dataclass(frozen=True)
+class Events:
+    """N injected events, whatever the generator: all arrays are (N,), scores by network."""
 
-    def __init__(self, shared: Path) -> None:
-        table = np.load(shared / "data/ztf/stamps.npz")
-        self.stamps: Scores = table["stamps"]
-        self.asteroid: Mask = table["asteroid"]
-        self.consensus = table["consensus"]
-        self.braai: dict[str, Scores] = {name: table[name] for name in ("d6_m7", "d6_m9")}
-        self.often = np.array([(json.loads(text).get("ndethist") or 0) > 100 for text in table["meta"]])
-        self.masked = ~(np.abs(self.stamps) < 1e30).all(axis=(1, 2, 3))
+    real: Mask
+    kind: NDArray[np.str_]
+    scene: NDArray[np.int64]
+    scores: dict[str, Array]
 
-    def groups(self) -> dict[str, Mask]:
-        """The rows of the table."""
-        bogus, real = self.consensus == 0, self.consensus == 1
-        return {
-            "known asteroids": self.asteroid,
-            "`consensus == 1`": real,
-            "`consensus == 1`, more than 100 earlier detections": real & self.often,
-            "`consensus == -1`": self.consensus == -1,
-            "`consensus == 0`": bogus,
-            "`consensus == 0`, more than 100 earlier detections": bogus & self.often,
-            "`consensus == 0`, with masked pixels": bogus & self.masked,
-        }
+    @property
+    def transient(self) -> Mask:
+        return np.char.startswith(self.kind, "transient")
+
+    def passing(self, name: str, threshold: float) -> Mask:
+        return self.scores[name] >= np.float32(threshold)
 
 
-def table(rows: dict[str, Mask], columns: dict[str, tuple[Scores, float]]) -> str:
-    """Markdown: the share of each row's alerts that each column's scores pass at its threshold."""
-    lines = ["| | alerts | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
-    for name, chosen in rows.items():
-        if not chosen.any():
-            continue
-        cells = [f"{(scores[chosen] >= at).mean():.1%}" for scores, at in columns.values()]
-        lines.append(f"| {name} | {chosen.sum()} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def on_real(real: Real, columns: dict[str, Scores], threshold: float) -> str:
-    """Pass rates on the real triplets at one threshold for all."""
-    rated = {f"{name} >= {threshold:g}": (scores, threshold) for name, scores in columns.items()}
-    agreed = real.consensus >= 0
-    lines = [table(real.groups(), rated), ""]
-    for name, scores in columns.items():
-        same = (scores >= threshold) == (real.consensus == 1)
-        lines.append(f"Agreement of {name} with `consensus` where it is 0 or 1: {same[agreed].mean():.1%}.")
-    return "\n".join(lines)
-
-
-def thresholds(real: Real, scores: Scores) -> str:
-    """Recall and pass rate over thresholds."""
-    lines = [
-        "| threshold | asteroids pass | `consensus == 1` pass | `consensus == 0` pass |",
-        "|---|---|---|---|",
-    ]
-    groups = (real.asteroid, real.consensus == 1, real.consensus == 0)
-    for at in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        cells = [f"{(scores[group] >= at).mean():.1%}" for group in groups]
-        lines.append(f"| {at} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def on_simulated(scorers: dict[str, Scorer], threshold: float) -> str:
-    """Pass rates by kind: at the bundle's threshold, and of all where they keep the same share of reals."""
-    stamps, real, kind = triplets(SIMULATED, SEED)
-    rows = {name: kind == name for name in (*np.unique(kind[real]), *np.unique(kind[~real]))}
-    rows |= {"all real": real, "all bogus": ~real}
-    columns: dict[str, tuple[Scores, float]] = {}
-    for name, scorer in scorers.items():
-        scores = scored(scorer, stamps)
-        if not columns:
-            columns[f"{name} >= {threshold:g}"] = scores, threshold
-        at = float(np.quantile(scores[real], 1 - KEPT))
-        columns[f"{name} >= {at:.3g}"] = scores, at
-    return table(rows, columns)
-
-
-def on_nothing(scorers: dict[str, Scorer]) -> str:
-    """Share of scenes without any event that each network calls real, at its own threshold."""
-    rng = np.random.default_rng(SEED)
-    stamps = np.concatenate([empty_scenes(rng, 100) for _ in range(20)])
-    lines = ["| | threshold | scenes without an event that pass |", "|---|---|---|"]
-    for name, scorer in scorers.items():
-        at = scorer.manifest.threshold
-        lines.append(f"| {name} | {at:g} | {(scored(scorer, stamps) >= at).mean():.1%} |")
-    return "\n".join(lines)
-
-
-def empty_scenes(rng: np.random.Generator, n: int) -> Scores:
-    """Triplets (n,3,63,63) of which nothing was found: the best peak near the middle is under 4 sigma."""
-    found = observe(rng, draw_scene(rng, n))
-    return found.stamps[found.snr < 4]
-
-
-def speed(scorers: dict[str, Scorer]) -> str:
-    """Microseconds an alert of each network with its normalisation, one core, float32."""
-    batch = triplets(32, SEED)[0]  # the batch at which a core is fastest
-    best = dict.fromkeys(scorers, np.inf)
-    for _ in range(60):  # interleaved, and the best of them: other processes only ever add time
-        for name, scorer in scorers.items():
-            begin = time.perf_counter()
-            scorer.score(batch)
-            best[name] = min(best[name], (time.perf_counter() - begin) / len(batch) * 1e6)
-    return "\n".join(["| | us an alert |", "|---|---|", *(f"| {name} | {value:.0f} |" for name, value in best.items())])
-
-
-def scored(scorer: Scorer, stamps: Scores) -> Scores:
+def scored(scorer: Scorer, stamps: Array) -> Array:
     """Scores (N,) of triplets (N,3,63,63)."""
     return np.concatenate([scorer.score(stamps[i : i + 64]) for i in range(0, len(stamps), 64)])
+
+
+def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
+    """Events of the generator that the network learned from: stamps, real, kind, receiver."""
+    into = receivers(real["stamps"], real["positive"] == 1)
+    batches = list(injections(into, EVENTS, SEED + half))
+    stamps, is_real, kind, receiver = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("stamps", "real", "kind", "receiver")
+    )
+    return stamps, is_real, kind, receiver
+
+
+def others(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
+    """Events of the generator that it has never seen."""
+    made = blind.inject(real["stamps"], real["positive"] == 1, EVENTS, SEED + half)
+    return made["stamps"], made["real"], made["kind"], made["receiver"]
+
+
+def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Events:
+    """Events in the triplets of both halves, each scored by the network that has not seen its half."""
+    half = halves(real["night"])
+    parts = []
+    for i, scorer in enumerate(scorers):
+        here = np.flatnonzero(half == i)
+        stamps, is_real, kind, receiver = generator(rows(real, here), i)
+        scores = {OURS: scored(scorer, stamps), **braai_scores(shared, stamps)}
+        parts.append(Events(is_real, kind, here[receiver], scores))
+    scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "kind", "scene"))
+    return Events(*columns, scores)
+
+
+def by_kind(events: Events) -> str:
+    """What passes, by kind, where each network keeps KEPT of the transients; and recalls at FPRs."""
+    scenes = Scenes(events.scene, 0)
+    at = {name: float(np.quantile(score[events.transient], 1 - KEPT)) for name, score in events.scores.items()}
+    names = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
+    group = np.searchsorted(np.sort(names), events.kind)
+    shares = {name: scenes.shares(group, sorted(names), events.passing(name, at[name])) for name in at}
+    whole = {
+        name: scenes.shares(
+            events.real.astype(np.int64), ["all artefacts", "all reals"], events.passing(name, at[name])
+        )
+        for name in at
+    }
+    lines = ["| | events | " + " | ".join(f"{n} >= {at[n]:.3g}" for n in at) + " |", "|---" * (2 + len(at)) + "|"]
+    order = {name: sorted(names).index(name) for name in names}
+    for name in names:
+        cells = [shares[of][order[name]] for of in at]
+        lines.append(f"| {name} | {cells[0].n} | " + " | ".join(map(share, cells)) + " |")
+    for i in (1, 0):
+        cells = [whole[of][i] for of in at]
+        lines.append(f"| **{cells[0].name}** | {cells[0].n} | " + " | ".join(map(share, cells)) + " |")
+    for fpr in FPRS:
+        cells = []
+        for score in events.scores.values():
+            threshold = np.quantile(score[~events.real], 1 - fpr)
+            kept = scenes.shares(np.where(events.real, 0, -1), ["recall"], score > threshold)[0]
+            cells.append(share(kept))
+        lines.append(f"| recall at FPR {fpr:.0%} | {events.real.sum()} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def calibration(events: Events) -> str:
+    """ECE on reals and artefacts in several mixes, with intervals."""
+    scenes = Scenes(events.scene, 0)
+    lines = ["| reals to artefacts | " + " | ".join(events.scores) + " |", "|---" * (1 + len(events.scores)) + "|"]
+    for name, prevalence in MIXES.items():
+        cells = []
+        for score in events.scores.values():
+
+            def ece(times: NDArray[np.int64], score: Array = score, prevalence: float = prevalence) -> float:
+                drawn = np.repeat(np.arange(len(score)), times)
+                return calibration_at(score[drawn], events.real[drawn], prevalence, "").ece
+
+            value = calibration_at(score, events.real, prevalence, name).ece
+            cells.append(number(scenes.interval(value, ece)))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
+    """Pass rates on the real triplets at one threshold, by what is known of them."""
+    scenes = Scenes(real["object"], 0)
+    consensus = real["consensus"]
+    masked = ~(np.abs(real["stamps"]) < 1e30).all(axis=(1, 2, 3))
+    groups = {
+        "known asteroids": real["asteroid"],
+        "both BRAAIs above 0.9": consensus == 1,
+        "undecided": consensus == -1,
+        "both BRAAIs under 0.1": consensus == 0,
+        "both BRAAIs under 0.1, with masked pixels": (consensus == 0) & masked,
+    }
+    lines = [f"| at {threshold:g} | alerts | " + " | ".join(scores) + " |", "|---" * (2 + len(scores)) + "|"]
+    for name, chosen in groups.items():
+        cells = [scenes.shares(np.where(chosen, 0, -1), [name], s >= np.float32(threshold))[0] for s in scores.values()]
+        lines.append(f"| {name} | {chosen.sum()} | " + " | ".join(map(share, cells)) + " |")
+    return "\n".join(lines)
+
+
+def asteroids_by_night(real: Table, score: Array, threshold: float) -> str:
+    """Known asteroids and how many of them don't pass, night by night."""
+    lines = ["| night (JD) | known asteroids | missed |", "|---|---|---|"]
+    for night in np.unique(real["night"][real["asteroid"]]):
+        here = real["asteroid"] & (real["night"] == night)
+        lines.append(f"| {night} | {here.sum()} | {(score[here] < np.float32(threshold)).sum()} |")
+    return "\n".join(lines)
+
+
+def over_thresholds(real: Table, score: Array) -> str:
+    """What passes on real triplets from each threshold on."""
+    lines = ["| threshold | asteroids | both BRAAIs above 0.9 | both under 0.1 |", "|---|---|---|---|"]
+    groups = (real["asteroid"], real["consensus"] == 1, real["consensus"] == 0)
+    for at in np.arange(0.3, 0.96, 0.05):
+        cells = [f"{(score[group] >= np.float32(at)).mean():.1%}" for group in groups]
+        lines.append(f"| {at:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cost(bundle: Path, shared: Path) -> str:
+    """Time of the whole bundle, normalisation included, over that of d6_m9's bare network; frozen, one thread."""
+    torch.set_num_threads(1)
+    stamps = np.random.default_rng(0).normal(100, 10, (BATCH, 3, 63, 63)).astype(np.float32)
+    scorer = load_bundle(bundle)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "d6_m9.pt"
+        import_keras(shared / "data/braai" / BRAAI["d6_m9"][0], path, BRAAI["d6_m9"][1])
+        bare = BareNetwork(read_bundle(path))
+    normalized = [bare.normalize(stamps)]
+    best = [np.inf, np.inf]
+    for _ in range(ROUNDS):  # in turn, and the best of each: other processes only ever add time
+        for i, run in enumerate((lambda: scorer.score(stamps), lambda: bare.run(normalized))):
+            begin = time.perf_counter()
+            run()
+            best[i] = min(best[i], time.perf_counter() - begin)
+    return f"{best[0] / BATCH * 1e6:.0f} us an alert, {best[0] / best[1]:.2f} of d6_m9's network alone."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("halves", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
-    parser.add_argument("--heldout", type=Path, help="scores of `recipe.py --crossfit` (.npy)")
     options = parser.parse_args()
-    scorer = load_bundle(options.bundle)
-    threshold, name = scorer.manifest.threshold, scorer.manifest.version
-    real = Real(options.shared)
-    columns = {name: scored(scorer, real.stamps)}
-    if options.heldout is not None:
-        columns = {"held out": np.load(options.heldout), **columns}
-    print(f"## Real triplets\n\n{on_real(real, columns | real.braai, threshold)}")
-    for column, of in columns.items():
-        print(f"\n### {column}\n\n{thresholds(real, of)}")
-    scorers = {name: scorer}
-    with tempfile.TemporaryDirectory() as folder:
-        for network, normalization in (("d6_m7", "l2-row"), ("d6_m9", "l2-image")):
-            source = options.shared / f"data/braai/{'braai_' if network == 'd6_m9' else ''}{network}.h5"
-            bundle = Path(folder) / f"{network}.pt"
-            import_keras(source, bundle, normalization)
-            scorers[network] = load_bundle(bundle)
-    print(f"\n## Simulated triplets by kind\n\n{on_simulated(scorers, threshold)}")
-    print(f"\n## Nothing there\n\n{on_nothing(scorers)}")
-    print(f"\n## Speed\n\n{speed(scorers)}")
+    real = real_triplets(options.shared)
+    if real is None:
+        parser.error(f"{options.shared} has no real triplets to measure on")
+    scorers = [load_bundle(options.halves / f"half{i}.pt") for i in (0, 1)]
+    threshold = load_bundle(options.bundle).manifest.threshold
+    half = halves(real["night"])
+    score = np.where(half == 0, scored(scorers[0], real["stamps"]), scored(scorers[1], real["stamps"]))
+    on = {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}
+    print(f"## Real triplets\n\n{on_real(real, on, threshold)}\n\n{over_thresholds(real, score)}")
+    print(f"\n{asteroids_by_night(real, score, threshold)}")
+    for title, generator in (("Injected by the generator it learned from", ours), ("By another", others)):
+        events = held_out(generator, real, scorers, options.shared)
+        print(f"\n## {title}\n\n{by_kind(events)}\n\n{calibration(events)}")
+    print(f"\n## Cost\n\n{cost(options.bundle, options.shared)}")
 
 
 if __name__ == "__main__":

@@ -1,78 +1,76 @@
-"""How rbstream-compact is made: `python models/recipe.py -o models/rbstream-compact.pt`.
+"""How the shipped bundle is made, from data to bundle: `python models/recipe.py -o models/rbnet.pt`.
 
-A compact network learns from simulated triplets, from simulated events in real triplets, and from the real
-triplets themselves with the mean of both BRAAI networks as soft label. The same seed gives the same weights
-on the same kind of CPU. Without the shared data only simulated triplets are used.
+A network (`rbnet.toml`) learns from simulated events in real triplets, from simulated triplets, and from real ones:
+those of the shared data, and what else was detected in them, with the mean of both BRAAI networks as soft label and
+known asteroids as truth. The same seed gives the same weights on the same kind of CPU. Without the shared data only
+simulated triplets are used, and the bundle says so.
 
-`--crossfit` trains the same on each half of the nights and scores the other half: what the card reports.
+`--crossfit FOLDER` trains the same on each half of the nights instead: what the card reports is measured with these
+two on what they have not seen.
 """
 
 import argparse
 import json
-import time
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+from scipy import ndimage
 
-from rbstream.model.bundle import write_bundle
-from rbstream.model.compact import NORMALIZATION, CoreAndContext, RobustLog, fused
-from rbstream.model.golden import golden_triplets
-from rbstream.model.manifest import Manifest
-from rbstream.model.network import RealBogus
-from rbstream.simulate import triplets
-from rbstream.simulate.inject import injections, receivers
+from rbstream.lab.dataset import DataSet
+from rbstream.lab.recipe import load_recipe
+from rbstream.lab.sources.arrays import Arrays
+from rbstream.lab.sources.find import Input
+from rbstream.lab.sources.simulated import MOST_RECEIVERS, Injected, Simulated, chosen_kinds
+from rbstream.lab.sources.source import Reading
+from rbstream.lab.sources.write import Wanted, write
+from rbstream.lab.train import train
+from rbstream.model.bundle import load_bundle
+from rbstream.model.keras import import_keras
 
 Array = NDArray[np.float32]
+Table = dict[str, NDArray[Any]]
 
-VERSION = "rbstream-compact-1"
-SIMULATED = 20_000  # triplets of nothing but simulation: clean examples of every kind
-INJECTED = 36_000  # events in real triplets: 30 in each, every one in another place, mask or noise
-REPEATED = 6  # times that each real triplet is shown an epoch: a tenth of what is learned
-EPOCHS = 8  # 7 minutes on a core; the loss still fell a little from the seventh to the eighth
-BATCH = 128  # 500 steps an epoch; not tuned
-RATE = 3e-3  # peak of the one-cycle schedule: three times AdamW's default, as batch normalisation allows
-DECAY = 1e-2  # AdamW's default
-SMOOTHING = 0.01  # labels of 0.01 and 0.99: simulated truth has outliers that no detector could tell
-# On held-out nights every known asteroid passes here, and 7.5% of what both BRAAIs reject: see the card.
-THRESHOLD = 0.6
+TRAINING = Path(__file__).with_name("rbnet.toml")
+INJECTED = 130_000  # events in real triplets, a hundred in each: every one in another place, mask or noise
+SIMULATED = 16_000  # triplets of nothing but simulation: scenes that the few real nights lack
+ALONE = 60_000  # of them where there is nothing else
+REAL = 1 / 6  # share of the real triplets in an epoch: shown again and again, each time turned, shifted and jittered
+VALIDATION = 0.04  # share of the objects that choose the epoch: 6,000 triplets
+BRAAI = {"d6_m7": ("d6_m7.h5", "l2-row"), "d6_m9": ("braai_d6_m9.h5", "l2-image")}
 
-
-@dataclass(frozen=True)
-class Real:
-    """The 1,168 real triplets of the shared data, see SOURCES.md there."""
-
-    stamps: Array
-    positive: NDArray[np.bool_]
-    label: Array
-    night: NDArray[np.int64]
-
-    def of(self, chosen: NDArray[np.bool_]) -> "Real":
-        """The chosen ones."""
-        return Real(self.stamps[chosen], self.positive[chosen], self.label[chosen], self.night[chosen])
+# What else was detected in a real triplet, beside its own candidate.
+BESIDE_SNR = 6.0  # sigma: above the survey's 5, as noise has more chances here than in its middle
+BESIDE = (5, 20)  # px from the middle: not the candidate itself, and two thirds of the stamp are left
+MOST_BESIDE = 6  # of a triplet: more are of a field that has gone wrong as a whole
+FILTER = 0.95  # px: sigma of the matched filter, a PSF of 2.2 px FWHM
+FILL = 1e30  # DN: fills such as -3.4e38 are no data
 
 
-def load_real(shared: Path) -> Real | None:
-    """The real triplets, None where the shared data aren't."""
+def real_triplets(shared: Path) -> Table | None:
+    """The arrays of the shared data's stamps.npz, with `night`, `object` and `positive`; None where they aren't."""
     path = shared / "data/ztf/stamps.npz"
     if not path.exists():
         return None
-    table = np.load(path)
+    table = dict(np.load(path))
     meta = [json.loads(text) for text in table["meta"]]
-    # A known asteroid is real whatever a network says of it.
-    label = np.where(table["asteroid"], 1, (table["d6_m7"] + table["d6_m9"]) / 2)
-    return Real(
-        stamps=table["stamps"],
-        positive=np.array([row["isdiffpos"] in ("t", "1") for row in meta]),
-        label=label.astype(np.float32),
-        night=np.array([int(row["jd"]) for row in meta]),
-    )
+    table["night"] = np.array([int(row["jd"]) for row in meta], np.int32)
+    table["object"] = np.array([row["objectId"] for row in meta])
+    table["positive"] = np.array([row["isdiffpos"] in ("t", "1") for row in meta], np.int8)
+    return table
 
 
-def folds(night: NDArray[np.int64]) -> NDArray[np.int64]:
+def rows(table: Table, chosen: NDArray[Any]) -> Table:
+    """The chosen rows of all arrays."""
+    return {name: values[chosen] for name, values in table.items()}
+
+
+def halves(night: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """0 or 1 for each triplet: whole nights, the largest first, each into the smaller half."""
     nights, counts = np.unique(night, return_counts=True)
     size, half = [0, 0], {}
@@ -82,129 +80,124 @@ def folds(night: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([half[int(value)] for value in night])
 
 
-class Lessons:
-    """Normalised triplets in float16 (a quarter of the memory, 1e-3 of the value) with labels and weights."""
-
-    def __init__(self) -> None:
-        self.normalize = RobustLog()
-        self.inputs: list[torch.Tensor] = []
-        self.labels: list[torch.Tensor] = []
-
-    def add(self, stamps: Array, labels: NDArray[np.generic]) -> None:
-        for begin in range(0, len(stamps), 1024):
-            batch = torch.from_numpy(np.ascontiguousarray(stamps[begin : begin + 1024]))
-            self.inputs.append(self.normalize(batch).half())
-        self.labels.append(torch.from_numpy(labels.astype(np.float32)))
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = torch.cat(self.inputs).contiguous(memory_format=torch.channels_last)
-        return inputs, torch.cat(self.labels)
-
-
-def lessons(real: Real | None, seed: int) -> Lessons:
-    """Everything to learn from."""
-    result = Lessons()
-    stamps, truth, _ = triplets(SIMULATED, seed)
-    result.add(stamps, truth)
-    if real is not None:
-        # Another stream than the simulated triplets': the same events twice teach nothing.
-        for batch in injections(receivers(real.stamps, real.positive), INJECTED, seed + 1_000_000):
-            result.add(batch.stamps, batch.real)
-        for _ in range(REPEATED):
-            result.add(real.stamps, real.label)
-    return result
-
-
-def train(real: Real | None, seed: int) -> RealBogus:
-    """A trained network."""
-    torch.set_num_threads(1)  # the machine's way of dividing work must not change the sums
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(seed)
-    started = time.monotonic()
-    with torch.no_grad():
-        inputs, labels = lessons(real, seed).tensors()
-    print(f"{len(labels)} triplets after {time.monotonic() - started:.0f} s", flush=True)
-    network = CoreAndContext().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
-    batches = len(labels) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * batches)
-    for epoch in range(1, EPOCHS + 1):
-        total = 0.0
-        order = torch.randperm(len(labels))
-        for batch in range(batches):
-            chosen = order[batch * BATCH : (batch + 1) * BATCH]
-            loss = step(network, inputs[chosen].float(), labels[chosen])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            total += loss.item()
-        elapsed = time.monotonic() - started
-        print(f"epoch {epoch} of {EPOCHS}: loss {total / batches:.4f} after {elapsed:.0f} s", flush=True)
-    return RealBogus(RobustLog(), fused(network)).eval()
-
-
-def step(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss of one batch, mirrored at random: the sky has no left or right, but columns stay columns."""
-    if torch.rand(()) < 0.5:
-        inputs = inputs.flip(2)
-    if torch.rand(()) < 0.5:
-        inputs = inputs.flip(3)
-    logits = network(inputs.contiguous(memory_format=torch.channels_last)).squeeze(1)
-    return nn.functional.binary_cross_entropy_with_logits(logits, labels * (1 - 2 * SMOOTHING) + SMOOTHING)
-
-
-def score(module: RealBogus, stamps: Array) -> Array:
-    """Scores (N,) of triplets (N,3,63,63)."""
-    with torch.inference_mode():
-        parts = [module(torch.from_numpy(stamps[i : i + 64])).numpy() for i in range(0, len(stamps), 64)]
-    return np.concatenate(parts)
-
-
-def crossfit(real: Real, seed: int) -> Array:
-    """A score for each real triplet from a network that has seen none of its half of the nights."""
-    half = folds(real.night)
-    scores = np.empty(len(half), np.float32)
-    for fold in (0, 1):
-        module = train(real.of(half != fold), seed)
-        scores[half == fold] = score(module, real.stamps[half == fold])
+def braai_scores(shared: Path, stamps: Array) -> Table:
+    """What both BRAAI networks say of triplets (N,3,63,63): (N,) by their names."""
+    scores = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (file, normalization) in BRAAI.items():
+            bundle = Path(folder) / f"{name}.pt"
+            import_keras(shared / "data/braai" / file, bundle, normalization)
+            scorer = load_bundle(bundle)
+            parts = [scorer.score(stamps[i : i + 64]) for i in range(0, len(stamps), 64)]
+            scores[name] = np.concatenate(parts)
     return scores
 
 
-def manifest(real: Real | None, seed: int) -> Manifest:
-    """What the bundle says of itself."""
-    return Manifest(
-        name="rbstream-compact",
-        version=VERSION,
-        normalization=NORMALIZATION,
-        threshold=THRESHOLD,
-        provenance={
-            "recipe": f"python models/recipe.py --seed {seed}",
-            "seed": seed,
-            "simulated": SIMULATED,
-            "injected": 0 if real is None else INJECTED,
-            "real": 0 if real is None else len(real.label),
-            "labels of the real": "mean of BRAAI d6_m7 and d6_m9; known asteroids 1",
-            "torch": torch.__version__,
-        },
-    )
+def beside(table: Table) -> Table:
+    """What else is detected in each triplet, in the middle of a triplet of its own, NaN where that leaves the stamp.
+
+    A survey's pipeline raises alerts of them too: real residuals on real scenes.
+    """
+    stamps, positive, source = [], [], []
+    for i, (triplet, is_positive) in enumerate(zip(table["stamps"], table["positive"], strict=True)):
+        difference = triplet[2] if is_positive else -triplet[2]
+        for dy, dx, flux in _detections(difference):
+            moved = _recentred(triplet, dy, dx)
+            moved[2] *= 1 if (flux > 0) == is_positive else -1
+            stamps.append(moved)
+            positive.append(flux > 0)
+            source.append(i)
+    columns = {name: table[name][source] for name in ("night", "object")}
+    return {"stamps": np.array(stamps, np.float32), "positive": np.array(positive, np.int8), **columns}
+
+
+def _detections(difference: Array) -> list[tuple[int, int, float]]:
+    """Peaks that are no candidate's: px from the middle, and the flux's sign; the most significant first."""
+    valid = np.abs(difference) < FILL
+    level = np.median(difference[valid])
+    sigma = 1.4826 * np.median(np.abs(difference[valid] - level)) / np.sqrt(4 * np.pi * FILTER**2)
+    flux = ndimage.gaussian_filter(np.where(valid, difference - level, 0), FILTER)
+    snr = np.where(valid, np.abs(flux), 0) / max(sigma, 1e-6)  # no noise: a stamp without data, where all is 0
+    peaks = np.argwhere((ndimage.maximum_filter(snr, 7) == snr) & (snr > BESIDE_SNR)) - len(snr) // 2
+    middle = len(snr) // 2
+    far = [(y, x) for y, x in peaks.tolist() if BESIDE[0] <= max(abs(y), abs(x)) <= BESIDE[1]]
+    far.sort(key=lambda at: -snr[middle + at[0], middle + at[1]])
+    return [(y, x, float(flux[middle + y, middle + x])) for y, x in far[:MOST_BESIDE]]
+
+
+def _recentred(triplet: Array, dy: int, dx: int) -> Array:
+    moved = np.full_like(triplet, np.nan)
+    size = triplet.shape[-1]
+    to = [slice(max(0, -d), size - max(0, d)) for d in (dy, dx)]
+    of = [slice(max(0, d), size + min(0, d)) for d in (dy, dx)]
+    moved[:, to[0], to[1]] = triplet[:, of[0], of[1]]
+    return moved
+
+
+def lessons(folder: Path, real: Table | None, braai: Path, seed: int, without: Sequence[str] = ()) -> DataSet:
+    """Everything to learn from, written below a folder. without: kinds of events to leave out."""
+    kinds = chosen_kinds([], without)
+    inputs = [Input(Simulated(SIMULATED if real else ALONE, seed, kinds))]
+    if real is not None:
+        others = beside(real)
+        others |= braai_scores(braai, others["stamps"])
+        taken = [_stack(folder / "real.npz", real), _stack(folder / "beside.npz", others)]
+        # Another stream than the simulated triplets': the same events twice teach nothing.
+        inputs.append(Input(Injected(taken[:1], INJECTED, seed + 1_000_000, kinds, MOST_RECEIVERS)))
+        made, found = SIMULATED + INJECTED, len(real["stamps"]) + len(others["stamps"])
+        inputs += [Input(stack) for stack in taken] * round(made * REAL / (1 - REAL) / found)
+    split = {"validation": VALIDATION, "test": 0.0, "seed": seed, "by": "object"}
+    data, notes = write(inputs, folder / "lessons", Wanted(split=split, survey="ztf"), "making lessons")
+    for note in notes:
+        print(note)
+    return data
+
+
+def _stack(path: Path, table: Table) -> Arrays:
+    np.savez(path, **table)
+    return Arrays(str(path), Reading(soft=tuple(BRAAI)))
+
+
+def make(output: Path, real: Table | None, shared: Path, seed: int, without: Sequence[str] = ()) -> None:
+    """A trained bundle, with its curves and history beside it."""
+    recipe = load_recipe(TRAINING, {"seed": seed})
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder, lessons(
+        Path(folder), real, shared, seed, without
+    ) as data:  # fmt: skip
+        print(train(data, recipe, output).verdict.words)
+
+
+def _make_half(half: int, shared: Path, folder: Path, seed: int, without: Sequence[str]) -> None:
+    real = real_triplets(shared)
+    assert real is not None
+    make(folder / f"half{half}.pt", rows(real, halves(real["night"]) != half), shared, seed, without)
+
+
+def crossfit(shared: Path, folder: Path, seed: int, without: Sequence[str] = ()) -> None:
+    """`half0.pt` and `half1.pt`: each has seen nothing of its own half of the nights. Two processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(2) as pool:
+        work = partial(_make_half, shared=shared, folder=folder, seed=seed, without=without)
+        list(pool.map(work, (0, 1)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, default=Path("models/rbstream-compact.pt"))
-    parser.add_argument("--crossfit", type=Path, help="write held-out scores here (.npy) instead of a bundle")
+    parser.add_argument("--without", type=lambda text: tuple(text.split(",")), default=(), help="kinds to leave out")
+    parser.add_argument("-o", "--output", type=Path, default=Path("models/rbnet.pt"))
+    parser.add_argument("--crossfit", type=Path, help="write the bundles of both halves into this folder instead")
     options = parser.parse_args()
-    real = load_real(options.shared)
-    if options.crossfit is not None:
+    real = real_triplets(options.shared)
+    if options.crossfit is None:
         if real is None:
-            parser.error(f"{options.shared} has no real triplets to hold out")
-        np.save(options.crossfit, crossfit(real, options.seed))
-        return
-    described = manifest(real, options.seed)
-    write_bundle(options.output, train(real, options.seed), described, golden_triplets(described))
+            print(f"{options.shared}: no real triplets there; learning from simulation alone, which is worse")
+        make(options.output, real, options.shared, options.seed, options.without)
+    elif real is None:
+        parser.error(f"{options.shared} has no real triplets to hold out")
+    else:
+        crossfit(options.shared, options.crossfit, options.seed, options.without)
 
 
 if __name__ == "__main__":

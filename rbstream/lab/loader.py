@@ -94,3 +94,16 @@ def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stam
             :, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)
         ]
     return result
+
+
+@torch.no_grad()
+def jittered(normalized: Tensor, channels: int, recipe: Recipe) -> Tensor:
+    """The first `channels` of normalised stamps (n, C, side, side), in place, with another exposure's noise and another
+    estimate of it, drawn from torch's seed. What is 0, as masked pixels are, gets no noise."""
+    image = normalized[:, :channels]
+    if recipe.jitter_scale:
+        image *= torch.exp(recipe.jitter_scale * torch.randn(*image.shape[:2], 1, 1, device=image.device))
+    if recipe.jitter_noise:
+        sigma = recipe.jitter_noise * torch.rand(len(image), 1, 1, 1, device=image.device)
+        image += torch.where(image == 0, 0.0, sigma * torch.randn_like(image))
+    return normalized

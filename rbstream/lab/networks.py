@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rbstream.errors import UsageError
-from rbstream.model.compact import CoreAndContext
+from rbstream.model.rbnet import CoreAndContext
 
 
 class TwoClasses(nn.Module):
@@ -94,7 +94,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
     "pixelwise": (pixelwise, 1),
     "cnn": (cnn, 4),
     "vgg6": (vgg6, 20),
-    "rbnet": (rbnet, 20),
+    "rbnet": (rbnet, 19),
 }
 """By name: what builds it of channels and side, and the smallest side it takes [px], below which nothing is left."""
 

@@ -1,7 +1,7 @@
 """From the stamps as a survey gives them to what a network sees: channels chosen, cropped, normalised. In the graph.
 
 Each normalisation takes float32 (N, C, H, W), NaN (or a fill beyond 1e30) where masked, and gives finite float32
-(N, C', H, W). Masked pixels become 0: the sky's value under mean-std, asinh and robust-log, the faintest pixel's under
+(N, C', H, W). Masked pixels become 0: the sky's value under mean-std, asinh and robust, the faintest pixel's under
 min-max and sigmaG, nothing's under the two L2 norms, which are BRAAI's own.
 """
 
@@ -11,8 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from rbstream.model.compact import RobustLog
 from rbstream.model.network import L2Image, L2Row
+from rbstream.model.rbnet import Robust
 
 
 def _valid(stamps: Tensor) -> Tensor:
@@ -104,14 +104,20 @@ NORMALIZATIONS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mean-std": (MeanStd, "each stamp less its mean, in units of its standard deviation"),
     "asinh": (RobustAsinh, "asinh((x - median) / (1.4826 MAD)) of each stamp"),
     "sigmag": (SigmaG, "each stamp clipped below median - 2 sigmaG, shifted to 0, divided by its sum"),
-    "robust-log": (RobustLog, "sign(u) log(1 + |u|) / 2 with u = (x - median) / (1.4826 MAD), and a channel of masks"),
+    "robust": (
+        Robust,
+        "(x - median) / (1.4826 MAD) of each stamp, and a channel of masks; for rbnet, which takes a logarithm of it",
+    ),
 }
 """By name: what makes it, and what it does in words."""
 
 
-def preparation(name: str, channels: list[int], size: int, side: int) -> nn.Module:
-    """What stands before the network in the graph: channels by index, the middle `side` of `size` px, normalised."""
-    return nn.Sequential(Window(channels, size, side), NORMALIZATIONS[name][0]())
+def preparation(name: str, channels: list[int], count: int, size: int, side: int) -> nn.Module:
+    """What stands before the network: of `count` channels those chosen, the middle `side` of `size` px, normalised."""
+    normalize = NORMALIZATIONS[name][0]()
+    if side == size and channels == list(range(count)):
+        return normalize  # nothing to choose, and choosing channels by number copies them
+    return nn.Sequential(Window(channels, size, side), normalize)
 
 
 def channels_out(prepare: nn.Module, channels: int, size: int) -> int:

@@ -62,6 +62,15 @@ class Recipe(BaseModel):
         default=True,
         description="Turn by quarters at random; not for stamps whose rows and columns differ",
     )
+    jitter_noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="Noise added to normalised stamps, each at random up to this sigma, masked pixels left alone; "
+        "`robust` has units of the stamp's own noise",
+    )
+    jitter_scale: float = Field(
+        default=0.0, ge=0, description="Scatter of a factor on each channel of a normalised stamp, in its logarithm"
+    )
     epochs: int = Field(default=30, ge=1, description="Passes over the training part, at most")
     max_steps: int = Field(default=0, ge=0, description="Steps of a batch, at most; 0: as the epochs give")
     batch: int = Field(default=64, ge=2, description="Stamps in a step")

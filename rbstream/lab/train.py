@@ -22,7 +22,7 @@ from rbstream.errors import RbstreamError, UsageError
 from rbstream.lab.checkpoint import State, checkpoint_path, is_done, read_checkpoint, write_checkpoint
 from rbstream.lab.curves import Epoch, Verdict, best_epoch, draw_curves, history_csv, verdict
 from rbstream.lab.dataset import DataError, DataSet
-from rbstream.lab.loader import Loader
+from rbstream.lab.loader import Loader, jittered
 from rbstream.lab.losses import LOSSES
 from rbstream.lab.networks import build
 from rbstream.lab.normalize import NORMALIZATIONS, channels_out, preparation
@@ -142,7 +142,9 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate(self.recipe.schedule, step, self.total)
         smooth = self.recipe.label_smoothing
-        loss = self._weighted(self._logits(stamps), labels * (1 - 2 * smooth) + smooth, labels).mean()
+        channels = len(self.recipe.channels or self.data.about.channels)
+        logits = self._logits(jittered(self._normalized(stamps), channels, self.recipe))
+        loss = self._weighted(logits, labels * (1 - 2 * smooth) + smooth, labels).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RbstreamError(
@@ -153,10 +155,13 @@ class _Run:
         self._optimizer.step()
         return value
 
-    def _logits(self, stamps: Tensor) -> Tensor:
-        with torch.no_grad():
-            normalized = self.module.normalize(stamps).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.module.network(normalized)
+    @torch.no_grad()
+    def _normalized(self, stamps: Tensor) -> Tensor:
+        normalized: Tensor = self.module.normalize(stamps)
+        return normalized
+
+    def _logits(self, normalized: Tensor) -> Tensor:
+        logits: Tensor = self.module.network(normalized.contiguous(memory_format=torch.channels_last))
         return logits
 
     def _weighted(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -181,7 +186,7 @@ class _Run:
         loss = right = 0.0
         with torch.inference_mode():
             for part, stamps in self.data.batches(rows, _AT_ONCE):
-                logits = self._logits(torch.from_numpy(stamps).to(self.device))
+                logits = self._logits(self._normalized(torch.from_numpy(stamps).to(self.device)))
                 truth = torch.from_numpy(labels[part]).to(self.device)
                 loss += float(self._weighted(logits, truth, truth).double().sum())
                 right += float(((logits >= 0) == (truth >= 0.5)).sum())
@@ -226,7 +231,7 @@ def new_module(data: DataSet, recipe: Recipe) -> RealBogus:
             f"random_crop = {recipe.random_crop} shifts the candidate out of the {side} px that are looked at; at most "
             f"{(side - 1) // 2}"
         )
-    prepare = preparation(recipe.normalization, chosen, data.about.size, side)
+    prepare = preparation(recipe.normalization, chosen, len(names), data.about.size, side)
     return RealBogus(prepare, build(recipe.arch, channels_out(prepare, len(names), data.about.size), side))
 
 

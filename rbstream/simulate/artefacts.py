@@ -122,10 +122,13 @@ def edge(rng: Rng, scene: Scene) -> None:
 
 
 def reference_defect(rng: Rng, scene: Scene) -> None:
-    """A track or a patch that only the reference has, or lacks: a detection with nothing to fade or to rise."""
+    """A track or a patch that only the reference has, or lacks: a detection with nothing to fade or to rise.
+
+    A fifth are bites: the stack has clipped a part of what is there, as it does where stars saturate or move.
+    """
     scenes = len(scene.sky)
     x, y = somewhere(rng, scene)
-    half = rng.uniform(0.5, 3, (2, scenes))[:, :, None, None]
+    half = np.exp(rng.uniform(np.log(0.5), np.log(6), (2, scenes)))[:, :, None, None]
     patch = (np.abs(X - x[:, None, None]) < half[0]) & (np.abs(Y - y[:, None, None]) < half[1])
     # As if a PSF's flux were spread over the patch, but never thinner than over 12 px: it has to be seen.
     level = psf_flux(scene, snr(rng, scene)) / 12
@@ -133,3 +136,6 @@ def reference_defect(rng: Rng, scene: Scene) -> None:
     defect = np.where(is_track, track(rng, scene, 10), patch * level[:, None, None])
     # What the stacking clipped away is missing; what it didn't is too much.
     scene.reference += (either(rng, scenes, 0.4)[:, None, None] * defect).astype(np.float32)
+    bitten = rng.random(scenes) < 0.2
+    bite = patch * rng.uniform(0.3, 1, (scenes, 1, 1)) * render(scene.psf, scene.steady)
+    scene.reference[bitten] = -bite[bitten]

@@ -148,7 +148,7 @@ def _inject(rng: Rng, name: str, place: _Place) -> Detection:
         np.maximum(light.science, 0) / np.float32(GAIN)
     )
     arrived = light.science + photons
-    change = transfer(arrived - light.matched)
+    change = transfer(rng, arrived - light.matched)
     if name in _FRAME_KINDS:
         change += _frame_error(stack[:, 1], scene.shift_x, scene.shift_y, scene.scale_error)
     stack[:, 0] += arrived

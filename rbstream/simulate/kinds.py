@@ -30,6 +30,7 @@ _SKY = ("sky",)  # for what brings a star of its own
 # The two kinds that always have masked pixels are rare, so that 14% of all alerts have NaN while a mask
 # doesn't tell the class.
 _MASKED = 0.25
+_HARD = 1.5  # what is told from a star by a few pixels takes more examples; cosmic rays too
 
 REAL: dict[str, Kind] = {
     "transient": Kind(reals.transient, _SKY),
@@ -39,17 +40,17 @@ REAL: dict[str, Kind] = {
     "asteroid": Kind(reals.asteroid),
 }
 BOGUS: dict[str, Kind] = {
-    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 1.6),
-    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.4),
-    "hot_pixel": Kind(artefacts.hot_pixel),
-    "reference_defect": Kind(artefacts.reference_defect),
+    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 2.4),
+    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.6),
+    "hot_pixel": Kind(artefacts.hot_pixel, weight=_HARD),
+    "reference_defect": Kind(artefacts.reference_defect, weight=_HARD),
     "bad_column": Kind(artefacts.bad_column),
     "ghost": Kind(artefacts.ghost),
     "halo": Kind(artefacts.halo),
     "edge": Kind(artefacts.edge, weight=_MASKED),
     "streak": Kind(lines.streak),
     "diffraction_spike": Kind(lines.diffraction_spike),
-    "masked_star_spike": Kind(lines.masked_star_spike, weight=_MASKED),
+    "masked_star_spike": Kind(lines.masked_star_spike, weight=2 * _MASKED),
     "bleed": Kind(lines.bleed),
     "misaligned_star": Kind(residuals.misaligned_star, _SKY),
     "misaligned_galaxy": Kind(residuals.misaligned_galaxy, _SKY),

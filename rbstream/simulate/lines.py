@@ -8,6 +8,8 @@ from .draw import X, Y, either
 from .optics import SIGMA_PER_FWHM, Array, Rng, Sources
 from .scene import Scene, star
 
+_TURNED = 0.3  # share of the spikes that keep to no axis
+
 
 def _line(rng: Rng, scene: Scene, angle: Array, width: Array) -> np.ndarray:
     """A straight line of unit height through the middle; width is its sigma in px."""
@@ -32,19 +34,25 @@ def streak(rng: Rng, scene: Scene) -> None:
 def _spike(rng: Rng, scene: Scene, distance: Array, level: np.ndarray, width: tuple[float, float]) -> None:
     """A spike of a star `distance` px away along a row or column, in both images and not quite the same."""
     scenes = len(distance)
-    # ZTF's spikes run along rows and columns, three in four of the visible ones along rows.
+    # ZTF's spikes run along rows and columns, three in four of the visible ones along rows; a camera that is turned,
+    # or another telescope, has them at any angle.
     angle = np.where(rng.random(scenes) < 0.75, 0, np.pi / 2) + rng.normal(0, 0.02, scenes)
+    turned = rng.random(scenes) < _TURNED
+    angle[turned] = rng.uniform(0, np.pi, turned.sum())
     side = either(rng, scenes, 0.5)
     along = (X * np.cos(angle)[:, None, None] + Y * np.sin(angle)[:, None, None]) * side[:, None, None]
     away = np.abs(along + distance[:, None, None]) + 4  # 4 px: where the star's own core takes over
     fall = ((distance[:, None, None] + 4) / away) ** 1.5  # between a spike's 1/r and a halo's 1/r^2
     sigma = rng.uniform(*width, scenes).astype(np.float32)
-    line = (level[:, None, None] * np.minimum(fall, 30) * _line(rng, scene, angle.astype(np.float32), sigma)).astype(
-        np.float32
-    )
+    profile = np.minimum(fall, 30) * _line(rng, scene, angle.astype(np.float32), sigma)
+    # Half of them have a knot in the middle, 2 to 8 px long: wavelengths and seeing make spikes lumpy.
+    lump = 1 + rng.uniform(0, 3, scenes) * (rng.random(scenes) < 0.5)
+    length = rng.uniform(1, 4, scenes)[:, None, None]
+    knot = 1 + (lump - 1)[:, None, None] * np.exp(-0.5 * (along / length) ** 2)
+    line = (level[:, None, None] * profile).astype(np.float32)
     # Spikes turn and breathe with the field: the reference holds 0 to 1.6 times as much of it.
     share = rng.uniform(0, 1.6, scenes).astype(np.float32)[:, None, None]
-    scene.science += line
+    scene.science += (line * knot).astype(np.float32)
     scene.reference += line * share
     scene.stars += star(
         (-distance * side * np.cos(angle)).astype(np.float32),
@@ -64,20 +72,21 @@ def diffraction_spike(rng: Rng, scene: Scene) -> None:
 def masked_star_spike(rng: Rng, scene: Scene) -> None:
     """A detection on what sticks out of a saturated star whose middle is masked."""
     scenes = len(scene.sky)
-    half = rng.uniform(6, 11, scenes).astype(np.float32)  # px: masked boxes in real stamps are 13 to 20 wide
-    distance = half + rng.uniform(1.5, 7, scenes).astype(np.float32)
-    level = scene.noise * np.exp(rng.uniform(1.8, 4.5, scenes))
+    half = rng.uniform(4, 12, scenes).astype(np.float32)  # px: masked boxes in real stamps are 13 to 20 wide
+    distance = half + rng.uniform(1.5, 12, scenes).astype(np.float32)
+    level = scene.noise * np.exp(rng.uniform(0.8, 4.5, scenes))
     _spike(rng, scene, distance, level, (0.7, 1.8))
     host = Sources(*(column[:, -1:] for column in vars(scene.stars).values()))
-    scene.masked |= _box(host.x[:, 0], host.y[:, 0], half)
+    is_disc = (rng.random(scenes) < 0.3)[:, None, None]
+    dx, dy = X - host.x[:, :1, None], Y - host.y[:, :1, None]
+    disc = np.hypot(dx, dy) <= half[:, None, None]
+    scene.masked |= np.where(is_disc, disc, _box(dx, dy, half[:, None, None]))
 
 
-def _box(x: Array, y: Array, half: Array) -> np.ndarray:
-    """A square mask with rounded corners around x, y."""
-    dx = np.abs(X - x[:, None, None])
-    dy = np.abs(Y - y[:, None, None])
-    edge = half[:, None, None]
-    mask: np.ndarray = (np.maximum(dx, dy) <= edge) & (dx + dy <= 1.7 * edge)
+def _box(dx: Array, dy: Array, half: Array) -> np.ndarray:
+    """A square mask with rounded corners, of the distances from its middle."""
+    dx, dy = np.abs(dx), np.abs(dy)
+    mask: np.ndarray = (np.maximum(dx, dy) <= half) & (dx + dy <= 1.7 * half)
     return mask
 
 

@@ -57,7 +57,7 @@ def damaged() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_a_normalisation_gives_finite_values_whatever_comes_in_also_as_torchscript(name):
-    prepare = preparation(name, [2, 0], 32, 21)
+    prepare = preparation(name, [2, 0], 3, 32, 21)
     module = RealBogus(prepare, build("cnn", channels_out(prepare, 3, 32), 21)).eval()
     script = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.script(module)))
     stamps = damaged()

@@ -14,7 +14,7 @@ from tiny import RBSTREAM, environment, rbstream
 
 from rbstream.lab.curves import Epoch, verdict
 from rbstream.lab.dataset import DataSet, DataWriter
-from rbstream.lab.loader import Loader, turn_about
+from rbstream.lab.loader import Loader, jittered, turn_about
 from rbstream.lab.overlap import share_seen, sketch
 from rbstream.lab.recipe import Recipe
 from rbstream.model.bundle import load_bundle
@@ -61,7 +61,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(here, spo
 
 def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(spots, tmp_path):
     # Dropout, batch normalisation, augmentation: all that has a state or draws at random.
-    recipe = ("--arch", "rbnet", "--epochs", "5", "--set", "batch=16", "--set", "random_crop=2")
+    settings = ("batch=16", "random_crop=2", "jitter_noise=0.3", "jitter_scale=0.1")
+    recipe = ("--arch", "rbnet", "--epochs", "5", *(word for each in settings for word in ("--set", each)))
     assert rbstream("model", "train", spots, *recipe, "-o", tmp_path / "whole.pt").returncode == 0
     command = [
         *RBSTREAM,
@@ -442,3 +443,19 @@ def test_a_training_that_is_interrupted_says_where_it_goes_on(spots, tmp_path):
 
 def test_channels_are_given_on_the_command_line_as_they_are_elsewhere(here, spots):
     assert "has no channel science" in refused(here, str(spots), "--set", "channels=science,difference", status=2)
+
+
+def test_jitter_adds_noise_and_scale_to_the_image_but_not_to_masked_pixels_nor_their_channel():
+    stamps = torch.ones(200, 3, 9, 9)
+    stamps[:, :, :2] = 0
+    noisy = jittered(stamps.clone(), 2, Recipe(jitter_noise=0.4))
+    scatter = noisy[:, :2, 2:].std(dim=(1, 2, 3))
+    assert 0 < scatter.min() < 0.05
+    assert 0.35 < scatter.max() < 0.5
+    scaled = jittered(stamps.clone(), 2, Recipe(jitter_scale=0.1))
+    assert scaled[:, :2, 2:].log().std().item() == pytest.approx(0.1, rel=0.2)
+    assert (scaled[:, :2, 2:].amax(dim=(2, 3)) == scaled[:, :2, 2:].amin(dim=(2, 3))).all()  # one for a channel
+    for changed in (noisy, scaled):
+        assert torch.equal(changed[:, 2], stamps[:, 2])
+        assert (changed[:, :2, :2] == 0).all()
+    assert torch.equal(jittered(stamps.clone(), 3, Recipe()), stamps)

@@ -1,0 +1,93 @@
+"""The network of the shipped bundle: the middle of a stamp at full resolution, the whole of it coarsely.
+
+The middle tells a star from a cosmic ray; the rest tells a spike, a ghost or a wrong flux scale from a
+variable. It costs 3.9 million multiply-adds an alert, where BRAAI (Duev et al. 2019) costs 19.
+"""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+
+class Robust(nn.Module):
+    """float32 (N, C, H, W) in DN, NaN where masked -> float32 (N, C + 1, H, W), finite whatever goes in.
+
+    Each stamp in units of its noise above its level, so that amplitudes, which a unit norm forgets, are kept; masked
+    pixels are 0 there, and those masked in any stamp are 1 in the last channel.
+    """
+
+    beyond_data: Final = 1e30  # DN: fills such as -3.4e38 are no data; the brightest pixels are 1e5
+    begin: Final = 1  # of every fourth row and column: not the middle ones, where a bad column is found
+    stride: Final = 4  # 256 pixels of 63 x 63 give the median to 8% of sigma, at a sixteenth of the time of all
+    sigma_per_mad: Final = 1.4826  # of a Gaussian
+    least_sigma: Final = 0.05  # DN: under the noise of any stamp; keeps a constant stamp finite
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        valid = stamps.abs() < self.beyond_data  # False for NaN
+        sample = stamps[:, :, self.begin :: self.stride, self.begin :: self.stride].flatten(2)
+        sample = torch.where(sample.abs() < self.beyond_data, sample, math.nan)
+        median = sample.nanmedian(dim=2, keepdim=True)[0]
+        sigma = self.sigma_per_mad * (sample - median).abs().nanmedian(dim=2, keepdim=True)[0]
+        # Of a stamp with nothing in the sample the median is NaN: it has no level and no noise.
+        level = torch.nan_to_num(median).unsqueeze(3)
+        noise = torch.nan_to_num(sigma).clamp_min(self.least_sigma).unsqueeze(3)
+        image = torch.where(valid, (stamps - level) / noise, 0.0)
+        masked = valid.all(dim=1, keepdim=True).logical_not().to(torch.float32)
+        return torch.cat([image, masked], dim=1)
+
+
+class CoreAndContext(nn.Module):
+    """(N, channels, side, side) normalised -> logits (N, 1), positive for real. Stamps of at least 19 px.
+
+    At ZTF's 63 px the core is the middle 31, 14 FWHM across, and the context the whole averaged 3 x 3.
+    Smaller stamps are their own core. Both are taken through a logarithm first: noise stays about 1, stars reach 9.
+    The average comes before it, where it still gains what averaging gains.
+    """
+
+    begin: Final[int]
+    end: Final[int]
+    pool: Final[int]
+
+    def __init__(self, channels: int = 4, side: int = 63) -> None:
+        super().__init__()
+        core = 31 if side >= 63 else side
+        self.begin = (side - core) // 2
+        self.end = self.begin + core
+        self.pool = max(1, side // 21)  # px averaged over: the context keeps 21 px, or what there is
+        # A stride in the first layer, not a pool behind two of full resolution: the same sharpness at half the time.
+        self.core = nn.Sequential(
+            *_convolution(channels, 32, size=5, stride=2),
+            *_convolution(32, 48),
+            nn.MaxPool2d(2),
+            *_convolution(48, 64),
+            nn.MaxPool2d(2, ceil_mode=True),
+        )
+        self.context = nn.Sequential(
+            *_convolution(channels, 16),
+            *_convolution(16, 16),
+            nn.MaxPool2d(2),
+            *_convolution(16, 32),
+            nn.MaxPool2d(2),
+        )
+        left = -(-(((core - 3) // 2 - 2) // 2 - 2) // 2)  # px of the core's side that are left: 2 of 31
+        around = ((((side // self.pool) - 4) // 2) - 2) // 2  # and of the context's: 3 of 21
+        features = 64 * left * left + 32 * around * around
+        self.decide = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        core = self.core(_logarithm(x[:, :, self.begin : self.end, self.begin : self.end]))
+        context = self.context(_logarithm(nn.functional.avg_pool2d(x, self.pool)))
+        logits: Tensor = self.decide(torch.cat([core.flatten(1), context.flatten(1)], dim=1))
+        return logits
+
+
+def _logarithm(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): as asinh, at a twentieth of its cost on a CPU."""
+    return torch.copysign(torch.log1p(x.abs()), x)
+
+
+def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
+    """Valid convolution, batch normalisation, ReLU."""
+    return nn.Conv2d(inputs, outputs, size, stride, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
