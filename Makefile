@@ -31,7 +31,7 @@ docs: $(VENV)/installed-dev
 
 # The default bundle, from its recipe.
 model: $(VENV)/installed-dev
-	$(BIN)/python models/recipe.py -o models/rbstream-compact.pt
+	$(BIN)/python models/recipe.py -o models/rbnet.pt
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

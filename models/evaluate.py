@@ -1,6 +1,6 @@
 """The figures of the card: `python models/evaluate.py models/rbnet.pt HALVES` prints them as Markdown.
 
-HALVES is what `recipe.py --crossfit HALVES` wrote: two networks, each of which has seen nothing of one half of the
+HALVES is what `recipe.py --halves HALVES` wrote there: two networks, each of which has seen nothing of one half of the
 nights. Every figure is of alerts scored by the one that has not seen their night; both BRAAI networks
 (`../shared/data/braai`) stand beside it. Intervals (95%) are by bootstrap over scenes: the real triplets.
 """
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import blind
 import numpy as np
+import recipe
 import torch
 from numpy.typing import NDArray
-from recipe import BRAAI, Table, braai_scores, halves, real_triplets, rows
+from recipe import BRAAI, Table, braai_scores, halves, real_triplets, rows, scored
 
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
 from rbstream.lab.evaluate.resample import Scenes
@@ -50,11 +51,6 @@ class Events:
 
     def passing(self, name: str, threshold: float) -> Mask:
         return self.scores[name] >= np.float32(threshold)
-
-
-def scored(scorer: Scorer, stamps: Array) -> Array:
-    """Scores (N,) of triplets (N,3,63,63)."""
-    return np.concatenate([scorer.score(stamps[i : i + 64]) for i in range(0, len(stamps), 64)])
 
 
 def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
@@ -204,8 +200,7 @@ def main() -> None:
         parser.error(f"{options.shared} has no real triplets to measure on")
     scorers = [load_bundle(options.halves / f"half{i}.pt") for i in (0, 1)]
     threshold = load_bundle(options.bundle).manifest.threshold
-    half = halves(real["night"])
-    score = np.where(half == 0, scored(scorers[0], real["stamps"]), scored(scorers[1], real["stamps"]))
+    score = recipe.held_out(options.halves, real)
     on = {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}
     print(f"## Real triplets\n\n{on_real(real, on, threshold)}\n\n{over_thresholds(real, score)}")
     print(f"\n{asteroids_by_night(real, score, threshold)}")

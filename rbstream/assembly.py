@@ -14,7 +14,7 @@ from rbstream.settings import Limits, Model, Settings
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BUNDLE = "models/rbstream-compact.pt"
+DEFAULT_BUNDLE = "models/rbnet.pt"
 
 
 def open_bundle(model: Model) -> Bundle:

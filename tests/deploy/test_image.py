@@ -50,7 +50,7 @@ def test_all_that_is_copied_is_let_in_and_nothing_else(copied: list[str]) -> Non
     taken = {path for name in copied for path in context.files(name)}
     listed = subprocess.run(["git", "ls-files", "-co"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert taken == {path for path in listed.splitlines() if context.lets_in(path) and (ROOT / path).is_file()}
-    assert {"constraints.txt", "rbstream/cli.py", "models/rbstream-compact.pt"} <= taken
+    assert {"constraints.txt", "rbstream/cli.py", "models/rbnet.pt"} <= taken
     assert not context.lets_in("rbstream/packet/__pycache__/walk.cpython-311.pyc")
 
 
@@ -141,7 +141,7 @@ def test_the_health_check_tells_a_live_worker_from_a_stuck_one_and_none(
 @pytest.mark.parametrize(
     ("command", "ends"),
     [
-        (["model", "verify", "--device", "cpu", str(ROOT / "models/rbstream-compact.pt")], 0),
+        (["model", "verify", "--device", "cpu", str(ROOT / "models/rbnet.pt")], 0),
         (["run", "--bootstrap-servers", "127.0.0.1:1", "--topics", "a", "--output", "b", "--dead-letters", "c",
           "--set", "metrics.port=0"], 1),
     ],

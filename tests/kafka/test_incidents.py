@@ -44,7 +44,7 @@ PATIENCE = 180.0
 # From the first incident until all of them have had their time: the drift's is the longest.
 LASTS = 240.0
 DEPLOY = Path(__file__).parents[2] / "deploy"
-SHIPPED = DEPLOY.parent / "models/rbstream-compact.pt"
+SHIPPED = DEPLOY.parent / "models/rbnet.pt"
 # In place of the 84 hours of site.yaml.
 SHORT = "40s"
 # In place of the hours of observing: when that one has done so much, 100 s after all began.

@@ -219,7 +219,7 @@ def test_saliency_is_zero_where_there_is_no_data_and_nan_where_there_is_no_slope
 
 
 def test_slopes_of_the_shipped_network_are_finite_on_golden_triplets() -> None:
-    bundle = read_bundle(Path(__file__).parents[2] / "models" / "rbstream-compact.pt")
+    bundle = read_bundle(Path(__file__).parents[2] / "models" / "rbnet.pt")
     saliency = Saliency(bundle, "cpu")
     for stamps in bundle.golden:  # some masked, cut short, filled with -3.4e38, all masked
         slopes = saliency(stamps)

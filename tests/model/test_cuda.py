@@ -15,7 +15,7 @@ from rbstream.simulate import simulate_night, triplets
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 
-BUNDLE = data_path("models/rbstream-compact.pt")
+BUNDLE = data_path("models/rbnet.pt")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -1,0 +1,83 @@
+"""Pictures for the card's judgements: `python models/gallery.py models/rbnet.pt HALVES -o FOLDER`.
+
+Real triplets, each scored by the network that has not seen its night (HALVES as in `evaluate.py`): what breaks with
+both BRAAI networks at the bundle's threshold, the strongest disagreements either way, missed asteroids. Real stamps stay
+out of the repository: the card names them by candid. Beside them mistakes on simulated triplets, which it shows.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import recipe
+from evaluate import SEED
+from numpy.typing import NDArray
+
+from rbstream.lab.plot import save, stamp_figure
+from rbstream.model.bundle import load_bundle
+from rbstream.simulate import triplets
+
+MOST = 30  # in a picture
+ACROSS = 3  # triplets in a row
+SIMULATED = 4_000  # of which the worst are shown
+
+
+def strongest(rank: NDArray[np.floating], of: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows of the highest rank among some, at most MOST."""
+    chosen = np.flatnonzero(of)
+    return chosen[np.argsort(-rank[chosen], kind="stable")][:MOST]
+
+
+def rooms(real: recipe.Table, score: recipe.Array, threshold: float) -> dict[str, NDArray[np.int64]]:
+    """Rows to look at, by the picture's name."""
+    braai = (real["d6_m7"] + real["d6_m9"]) / 2
+    passes = score >= np.float32(threshold)
+    everyone = np.ones(len(score), bool)
+    return {
+        "passed_though_both_braais_under_0.1": strongest(score, passes & (real["consensus"] == 0)),
+        "failed_though_both_braais_above_0.9": strongest(-score, ~passes & (real["consensus"] == 1)),
+        "asteroids_missed": strongest(-score, ~passes & real["asteroid"]),
+        "higher_than_braai": strongest(score - braai, everyone),
+        "lower_than_braai": strongest(braai - score, everyone),
+    }
+
+
+def caption(real: recipe.Table, score: recipe.Array, row: int) -> str:
+    said = json.loads(real["meta"][row])
+    return (
+        f"{real['candid'][row]}  {score[row]:.2f}  d6_m7 {real['d6_m7'][row]:.2f}  d6_m9 {real['d6_m9'][row]:.2f}\n"
+        f"{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections, {'asteroid' if real['asteroid'][row] else ''}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("halves", type=Path)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures")
+    options = parser.parse_args()
+    real = recipe.real_triplets(options.shared)
+    if real is None:
+        parser.error(f"{options.shared} has no real triplets to look at")
+    options.output.mkdir(parents=True, exist_ok=True)
+    scorer = load_bundle(options.bundle)
+    score = recipe.held_out(options.halves, real)
+    for name, chosen in rooms(real, score, scorer.manifest.threshold).items():
+        print(f"{name}: {', '.join(map(str, real['candid'][chosen])) or 'none'}")
+        if len(chosen):
+            titles = [caption(real, score, row) for row in chosen]
+            save(stamp_figure(real["stamps"][chosen], titles, ACROSS), options.output / f"{name}.png")
+    stamps, is_real, kind = triplets(SIMULATED, SEED)
+    score = recipe.scored(scorer, stamps)
+    for name, chosen in (
+        ("missed_reals", strongest(-score, is_real)),
+        ("passed_artefacts", strongest(score, ~is_real)),
+    ):
+        titles = [f"{kind[row]} {score[row]:.3f}" for row in chosen]
+        save(stamp_figure(stamps[chosen], titles, ACROSS), options.output / f"simulated_{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""How the shipped bundle is made: models/recipe.py, with little data; and the generator that its card measures with."""
+
+import blind
+import numpy as np
+import pytest
+import recipe
+
+from rbstream.lab.recipe import load_recipe
+from rbstream.model import load_bundle
+from rbstream.simulate import triplets
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The recipe in seconds."""
+    for name, few in (("ALONE", 300), ("SIMULATED", 100), ("INJECTED", 200)):
+        monkeypatch.setattr(recipe, name, few)
+    monkeypatch.setattr(recipe, "VALIDATION", 0.2)
+    monkeypatch.setattr(recipe, "load_recipe", lambda path, given: load_recipe(path, given | {"epochs": 1}))
+
+
+def table(n=40, seed=3):
+    """Triplets as `real_triplets` has them, on four nights."""
+    stamps, real, _ = triplets(n, seed)
+    label = real.astype(np.float32)
+    return {
+        "stamps": stamps,
+        "candid": np.arange(n),
+        "night": np.arange(n, dtype=np.int32) % 4 + 2459000,
+        "object": np.array([f"ZTF{i}" for i in range(n)]),
+        "positive": np.ones(n, np.int8),
+        "d6_m7": label,
+        "d6_m9": label,
+    }
+
+
+def test_without_the_shared_data_it_learns_from_simulation_alone_and_says_so(quick, monkeypatch, tmp_path, capsys):
+    arguments = ["recipe.py", "--shared", str(tmp_path / "nowhere"), "-o", str(tmp_path / "alone.pt")]
+    monkeypatch.setattr("sys.argv", [*arguments, "--halves", str(tmp_path / "halves")])
+    recipe.main()
+    assert "no real triplets" in capsys.readouterr().out
+    manifest = load_bundle(tmp_path / "alone.pt").manifest
+    assert [source.get("simulated") for source in manifest.provenance["data"]["source"]["sources"]] == [300]
+    assert not (tmp_path / "halves").exists()
+
+
+def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
+    digests = []
+    for name in "ab":
+        recipe.make(tmp_path / f"{name}.pt", table(), tmp_path, seed=5)
+        digests.append(load_bundle(tmp_path / f"{name}.pt").manifest.weights_sha256)
+    assert digests[0] == digests[1]
+
+
+def test_no_night_is_in_both_halves_and_they_are_nearly_equal():
+    night = np.repeat(np.arange(7), [50, 30, 20, 5, 5, 5, 5])
+    half = recipe.halves(night)
+    assert all(len(set(half[night == each])) == 1 for each in range(7))
+    assert half.sum() == 60
+
+
+@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize("brighter", [True, False])
+def test_what_lies_beside_a_candidate_is_found_centred_and_stored_with_its_own_sign(positive, brighter):
+    rng = np.random.default_rng(1)
+    stamps = rng.normal(0, 1, (1, 3, 63, 63)).astype(np.float32)
+    y, x = np.mgrid[:63, :63]
+    stamps[0, 2] += (60 if brighter else -60) * np.exp(-0.5 * ((x - 43) ** 2 + (y - 24) ** 2))
+    stamps[0, 2] += 60 * np.exp(-0.5 * ((x - 31) ** 2 + (y - 31) ** 2))  # the candidate itself
+    stamps[0, 2] *= 1 if positive else -1
+    found = recipe.beside(table(1) | {"stamps": stamps, "positive": np.array([positive], np.int8)})
+    assert len(found["stamps"]) == 1
+    moved = found["stamps"][0]
+    assert bool(found["positive"][0]) == brighter
+    assert np.unravel_index(np.nanargmax(moved[2]), (63, 63)) == (31, 31)
+    assert np.array_equal(moved[0, 7:, :51], stamps[0, 0, :56, 12:])
+    assert np.isnan(moved[:, :7]).all()
+    assert np.isnan(moved[:, :, 51:]).all()
+    assert found["object"].tolist() == ["ZTF0"]
+
+
+def test_the_other_generator_gives_the_same_events_for_a_seed_all_detected_and_whole_in_the_middle():
+    stamps, _, _ = triplets(60, 8, ["transient", "variable"])
+    positive = np.ones(60, bool)
+    one, two = (blind.inject(stamps, positive, 96, 4) for _ in range(2))
+    assert all(np.array_equal(one[name], two[name], equal_nan=name == "stamps") for name in one)
+    assert set(one["kind"]) == set(blind.KINDS)
+    assert one["real"].sum() == 48
+    assert one["snr"].min() >= 5
+    assert np.isfinite(one["stamps"][:, :, 29:34, 29:34]).all()
