@@ -1,8 +1,8 @@
 """Pictures for the card's judgements: `python models/gallery.py models/rbnet.pt HALVES -o FOLDER`.
 
 Real triplets, each scored by the network that has not seen its night (HALVES as in `evaluate.py`): what breaks with
-both BRAAI networks at the bundle's threshold, the strongest disagreements either way, missed asteroids. Real stamps stay
-out of the repository: the card names them by candid. Beside them mistakes on simulated triplets, which it shows.
+both BRAAI networks at the bundle's threshold, the strongest disagreements either way, missed asteroids. Real stamps
+stay out of the repository: the card names them by candid. Beside them mistakes on simulated triplets, which it shows.
 """
 
 import argparse
@@ -45,9 +45,10 @@ def rooms(real: recipe.Table, score: recipe.Array, threshold: float) -> dict[str
 
 def caption(real: recipe.Table, score: recipe.Array, row: int) -> str:
     said = json.loads(real["meta"][row])
+    known = "asteroid" if real["asteroid"][row] else ""
     return (
         f"{real['candid'][row]}  {score[row]:.2f}  d6_m7 {real['d6_m7'][row]:.2f}  d6_m9 {real['d6_m9'][row]:.2f}\n"
-        f"{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections, {'asteroid' if real['asteroid'][row] else ''}"
+        f"{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections, {known}"
     )
 
 
@@ -71,10 +72,8 @@ def main() -> None:
             save(stamp_figure(real["stamps"][chosen], titles, ACROSS), options.output / f"{name}.png")
     stamps, is_real, kind = triplets(SIMULATED, SEED)
     score = recipe.scored(scorer, stamps)
-    for name, chosen in (
-        ("missed_reals", strongest(-score, is_real)),
-        ("passed_artefacts", strongest(score, ~is_real)),
-    ):
+    mistakes = {"missed_reals": strongest(-score, is_real), "passed_artefacts": strongest(score, ~is_real)}
+    for name, chosen in mistakes.items():
         titles = [f"{kind[row]} {score[row]:.3f}" for row in chosen]
         save(stamp_figure(stamps[chosen], titles, ACROSS), options.output / f"simulated_{name}.png")
 
