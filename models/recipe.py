@@ -139,18 +139,24 @@ def _recentred(triplet: Array, dy: int, dx: int) -> Array:
     return moved
 
 
-def lessons(folder: Path, real: Table | None, braai: Path, seed: int, without: Sequence[str] = ()) -> DataSet:
-    """Everything to learn from, written below a folder. without: kinds of events to leave out."""
+def lessons(
+    folder: Path, real: Table | None, braai: Path, seed: int, without: Sequence[str] = (), part: float = 1
+) -> DataSet:
+    """Everything to learn from, written below a folder.
+
+    without: kinds of events to leave out. part: how much of it all; less is for comparisons among themselves.
+    """
     kinds = chosen_kinds([], without)
-    inputs = [Input(Simulated(SIMULATED if real else ALONE, seed, kinds))]
+    simulated, injected = round(part * (SIMULATED if real else ALONE)), round(part * INJECTED)
+    inputs = [Input(Simulated(simulated, seed, kinds))]
     if real is not None:
         others = beside(real)
         others |= braai_scores(braai, others["stamps"])
         taken = [_stack(folder / "real.npz", real), _stack(folder / "beside.npz", others)]
         # Another stream than the simulated triplets': the same events twice teach nothing.
-        inputs.append(Input(Injected(taken[:1], INJECTED, seed + 1_000_000, kinds, MOST_RECEIVERS)))
-        made, found = SIMULATED + INJECTED, len(real["stamps"]) + len(others["stamps"])
-        inputs += [Input(stack) for stack in taken] * round(made * REAL / (1 - REAL) / found)
+        inputs.append(Input(Injected(taken[:1], injected, seed + 1_000_000, kinds, MOST_RECEIVERS)))
+        found = len(real["stamps"]) + len(others["stamps"])
+        inputs += [Input(stack) for stack in taken] * max(1, round((simulated + injected) * REAL / (1 - REAL) / found))
     split = {"validation": VALIDATION, "test": 0.0, "seed": seed, "by": "object"}
     data, notes = write(inputs, folder / "lessons", Wanted(split=split, survey="ztf"), "making lessons")
     for note in notes:
@@ -163,26 +169,33 @@ def _stack(path: Path, table: Table) -> Arrays:
     return Arrays(str(path), Reading(soft=tuple(BRAAI)))
 
 
-def make(output: Path, real: Table | None, shared: Path, seed: int, without: Sequence[str] = ()) -> None:
-    """A trained bundle, with its curves and history beside it."""
+def make(
+    output: Path, real: Table | None, shared: Path, seed: int, without: Sequence[str] = (), part: float = 1
+) -> None:
+    """A trained bundle, with its curves and history beside it. without, part: as `lessons` has them."""
     recipe = load_recipe(TRAINING, {"seed": seed})
     with tempfile.TemporaryDirectory(dir=output.parent) as folder, lessons(
-        Path(folder), real, shared, seed, without
+        Path(folder), real, shared, seed, without, part
     ) as data:  # fmt: skip
         print(train(data, recipe, output).verdict.words)
 
 
-def crossfit(folder: Path, shared: Path, seed: int, without: Sequence[str] = ()) -> None:
+def crossfit(folder: Path, shared: Path, seed: int) -> None:
     """`half0.pt` and `half1.pt`: each has seen nothing of its own half of the nights. Two processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(2) as pool:
-        list(pool.map(partial(_make_half, folder, shared, seed, without), (0, 1)))
+        list(pool.map(partial(_make_half, folder, shared, seed), (0, 1)))
 
 
-def _make_half(folder: Path, shared: Path, seed: int, without: Sequence[str], half: int) -> None:
+def _make_half(folder: Path, shared: Path, seed: int, half: int) -> None:
     real = real_triplets(shared)
     assert real is not None
-    make(folder / f"half{half}.pt", rows(real, halves(real["night"]) != half), shared, seed, without)
+    make(folder / f"half{half}.pt", other_half(real, half), shared, seed)
+
+
+def other_half(real: Table, half: int) -> Table:
+    """What a network that is judged on a half may learn from."""
+    return rows(real, halves(real["night"]) != half)
 
 
 def held_out(folder: Path, real: Table) -> Array:
