@@ -13,6 +13,8 @@ from rbstream.commands.train import add_describe, add_train
 from rbstream.errors import ExitStatus
 from rbstream.settings import Settings
 
+_LONG = 12  # values of a list that a line still shows
+
 
 def add_model(commands: Any) -> None:
     command = commands.add_parser("model", help="Look at, verify, import, train, evaluate and explain model bundles.")
@@ -94,4 +96,13 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, values))
     for name, value in values.items():
-        print(f"{name:<{width}}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        print(f"{name:<{width}}  {json.dumps(_brief(value)) if isinstance(value, (dict, list)) else value}")
+
+
+def _brief(value: Any) -> Any:
+    """For a person: without long lists, such as the hashes of the scenes that a network was trained on."""
+    if isinstance(value, dict):
+        return {name: _brief(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_brief(each) for each in value] if len(value) <= _LONG else f"{len(value):,} values: --json shows them"
+    return value
