@@ -20,13 +20,13 @@ from rbstream.simulate import triplets
 
 MOST = 30  # in a picture
 ACROSS = 3  # triplets in a row
-SIMULATED = 4_000  # of which the worst are shown
+SIMULATED, SHOWN = 4_000, 12  # triplets, and how many of the worst the card shows
 
 
-def strongest(rank: NDArray[np.floating], of: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rows of the highest rank among some, at most MOST."""
+def strongest(rank: NDArray[np.floating], of: NDArray[np.bool_], most: int = MOST) -> NDArray[np.int64]:
+    """Rows of the highest rank among some, at most so many."""
     chosen = np.flatnonzero(of)
-    return chosen[np.argsort(-rank[chosen], kind="stable")][:MOST]
+    return chosen[np.argsort(-rank[chosen], kind="stable")][:most]
 
 
 def rooms(real: recipe.Table, score: recipe.Array, threshold: float) -> dict[str, NDArray[np.int64]]:
@@ -47,8 +47,8 @@ def caption(real: recipe.Table, score: recipe.Array, row: int) -> str:
     said = json.loads(real["meta"][row])
     known = "asteroid" if real["asteroid"][row] else ""
     return (
-        f"{real['candid'][row]}  {score[row]:.2f}  d6_m7 {real['d6_m7'][row]:.2f}  d6_m9 {real['d6_m9'][row]:.2f}\n"
-        f"{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections, {known}"
+        f"{real['candid'][row]}  {known}\n{score[row]:.2f}, d6_m7 {real['d6_m7'][row]:.2f}, "
+        f"d6_m9 {real['d6_m9'][row]:.2f}\n{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections"
     )
 
 
@@ -72,10 +72,13 @@ def main() -> None:
             save(stamp_figure(real["stamps"][chosen], titles, ACROSS), options.output / f"{name}.png")
     stamps, is_real, kind = triplets(SIMULATED, SEED)
     score = recipe.scored(scorer, stamps)
-    mistakes = {"missed_reals": strongest(-score, is_real), "passed_artefacts": strongest(score, ~is_real)}
+    mistakes = {
+        "missed_reals": strongest(-score, is_real, SHOWN),
+        "passed_artefacts": strongest(score, ~is_real, SHOWN),
+    }
     for name, chosen in mistakes.items():
         titles = [f"{kind[row]} {score[row]:.3f}" for row in chosen]
-        save(stamp_figure(stamps[chosen], titles, ACROSS), options.output / f"simulated_{name}.png")
+        save(stamp_figure(stamps[chosen], titles, ACROSS), options.output / f"{name}.png")
 
 
 if __name__ == "__main__":
