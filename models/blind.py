@@ -237,6 +237,18 @@ def kind(name: str, real: bool = False, place: tuple[str, ...] = ("any",)):
     return keep
 
 
+GALAXY_MAG = (14.5, 19.5)  # of hosts
+
+
+def hosted(light: Light, scene: Scene, psf: Psf, rng: Rng, body, at, scatter: float, mag) -> Light:
+    """The event with a host (`star` or `galaxy`) `scatter` px beside it, where the scene has nothing there already."""
+    if not scene_has_object(scene):
+        (x, y), r, a = at, abs(rng.normal(0, scatter)), rng.uniform(0, 2 * np.pi)
+        host = body(psf, rng, x + r * np.cos(a), y + r * np.sin(a), flux_of(rng.uniform(*mag)))
+        light.host_sci, light.host_ref, light.host_mat = host
+    return light
+
+
 @kind("transient_sky", real=True, place=("sky",))
 def transient_sky(scene: Scene, psf: Psf, rng: Rng) -> Light:
     return Light(psf.at(*jitter(rng)), sign=1)
@@ -245,23 +257,13 @@ def transient_sky(scene: Scene, psf: Psf, rng: Rng) -> Light:
 @kind("transient_star", real=True, place=("sky", "object"))
 def transient_star(scene: Scene, psf: Psf, rng: Rng) -> Light:
     x, y = jitter(rng)
-    light = Light(psf.at(x, y), sign=1)
-    if not scene_has_object(scene):
-        r, a = abs(rng.normal(0, 1.5)), rng.uniform(0, 2 * np.pi)
-        host = star(psf, rng, x + r * np.cos(a), y + r * np.sin(a), flux_of(rng.uniform(15, 20)))
-        light.host_sci, light.host_ref, light.host_mat = host
-    return light
+    return hosted(Light(psf.at(x, y), sign=1), scene, psf, rng, star, (x, y), 1.5, (15, 20))
 
 
 @kind("transient_galaxy", real=True, place=("sky", "sky", "galaxy"))
 def transient_galaxy(scene: Scene, psf: Psf, rng: Rng) -> Light:
     x, y = jitter(rng)
-    light = Light(psf.at(x, y), sign=1)
-    if not scene_has_object(scene):
-        r, a = abs(rng.normal(0, 2.5)), rng.uniform(0, 2 * np.pi)
-        host = galaxy(psf, rng, x + r * np.cos(a), y + r * np.sin(a), flux_of(rng.uniform(14.5, 19.5)))
-        light.host_sci, light.host_ref, light.host_mat = host
-    return light
+    return hosted(Light(psf.at(x, y), sign=1), scene, psf, rng, galaxy, (x, y), 2.5, GALAXY_MAG)
 
 
 def variable(psf: Psf, rng: Rng, sign: int) -> Light:
@@ -319,11 +321,7 @@ def cosmic_ray(scene: Scene, psf: Psf, rng: Rng) -> Light:
 @kind("cosmic_ray_galaxy", place=("sky", "sky", "galaxy"))
 def cosmic_ray_galaxy(scene: Scene, psf: Psf, rng: Rng) -> Light:
     light = Light(particle(rng), sign=1, most=25_000, least=6)
-    if not scene_has_object(scene):
-        r, a = abs(rng.normal(0, 1.2)), rng.uniform(0, 2 * np.pi)
-        host = galaxy(psf, rng, r * np.cos(a), r * np.sin(a), flux_of(rng.uniform(14.5, 19.5)))
-        light.host_sci, light.host_ref, light.host_mat = host
-    return light
+    return hosted(light, scene, psf, rng, galaxy, (0, 0), 1.2, GALAXY_MAG)
 
 
 def pixels(rng: Rng) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import recipe
 import torch
 from numpy.typing import NDArray
-from recipe import BRAAI, Table, braai_scores, halves, real_triplets, rows, scored
+from recipe import BRAAI, FILL, Table, braai_scores, halves, real_triplets, rows, scored
 
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
 from rbstream.lab.evaluate.resample import Scenes
@@ -136,7 +136,7 @@ def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
     """Pass rates on the real triplets at one threshold, by what is known of them."""
     scenes = Scenes(real["object"], 0)
     consensus = real["consensus"]
-    masked = ~(np.abs(real["stamps"]) < 1e30).all(axis=(1, 2, 3))
+    masked = ~(np.abs(real["stamps"]) < FILL).all(axis=(1, 2, 3))
     groups = {
         "known asteroids": real["asteroid"],
         "both BRAAIs above 0.9": consensus == 1,
