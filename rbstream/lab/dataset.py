@@ -386,8 +386,9 @@ def _columns(path: Path, about: About) -> pa.Table:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != about.columns_sha256:
             raise DataError(f"{path}: cut short or changed (its SHA-256 is another); make the data set anew")
-        # In this thread: Arrow's own, just begun, abort a process that ends at once (2 in 180 did).
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+        # In this thread. `pq.read_table` begins one of Arrow's own, whatever it is told, which gives the buffer back to
+        # Python when it likes: that has ended processes (2 in 180 that ended at once aborted; one of CI's crashed).
+        table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: can't be read: {error}") from error
     if table.num_rows != about.rows or {f.name: f.type for f in table.schema} != _TYPES:
