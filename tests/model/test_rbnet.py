@@ -45,6 +45,17 @@ def test_masked_pixels_are_zero_and_marked(value):
     assert x[0, 3].sum() == 100
 
 
+@pytest.mark.parametrize("where", [ALL, CHANNEL, CORNER], ids=["everywhere", "one channel", "a corner"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3.4e38, 0.0])
+def test_slopes_are_finite_and_zero_where_masked(value, where):
+    """Or `rbstream model explain` has nothing to show of an alert with masked pixels."""
+    stamps = poisoned(value, where).requires_grad_()
+    CoreAndContext().eval()(Robust()(stamps)).sum().backward()
+    assert torch.isfinite(stamps.grad).all()
+    assert value == 0 or (stamps.grad[where] == 0).all()
+    assert value == 0 or where is ALL or (stamps.grad != 0).any()
+
+
 def test_a_pixel_masked_in_one_stamp_is_marked_for_all():
     x = Robust()(poisoned(np.nan, (0, 1, 40, 50)))
     assert x[0, 3].nonzero().tolist() == [[40, 50]]
