@@ -8,6 +8,7 @@ nights. Every figure is of alerts scored by the one that has not seen their nigh
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,43 +84,41 @@ def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Eve
     return Events(*columns, scores)
 
 
+def where_kept(score: Array, transient: Mask) -> float:
+    """The threshold that keeps KEPT of the transients."""
+    return float(np.quantile(score[transient], 1 - KEPT))
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table; a line's first cell is its name."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+
+
 def by_kind(events: Events) -> str:
     """What passes, by kind, where each network keeps KEPT of the transients; and recalls at FPRs."""
     scenes = Scenes(events.scene, 0)
-    at = {name: float(np.quantile(score[events.transient], 1 - KEPT)) for name, score in events.scores.items()}
-    names = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
-    group = np.searchsorted(np.sort(names), events.kind)
-    shares = {name: scenes.shares(group, sorted(names), events.passing(name, at[name])) for name in at}
-    whole = {
-        name: scenes.shares(
-            events.real.astype(np.int64), ["all artefacts", "all reals"], events.passing(name, at[name])
-        )
-        for name in at
-    }
-    lines = ["| | events | " + " | ".join(f"{n} >= {at[n]:.3g}" for n in at) + " |", "|---" * (2 + len(at)) + "|"]
-    order = {name: sorted(names).index(name) for name in names}
-    for name in names:
-        cells = [shares[of][order[name]] for of in at]
-        lines.append(f"| {name} | {cells[0].n} | " + " | ".join(map(share, cells)) + " |")
-    for i in (1, 0):
-        cells = [whole[of][i] for of in at]
-        lines.append(f"| **{cells[0].name}** | {cells[0].n} | " + " | ".join(map(share, cells)) + " |")
+    at = {name: where_kept(score, events.transient) for name, score in events.scores.items()}
+    passing = [events.passing(name, threshold) for name, threshold in at.items()]
+
+    def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
+        group = np.where(chosen, 0, -1)
+        return [name, str(chosen.sum()), *(share(scenes.shares(group, [name], hit)[0]) for hit in hits)]
+
+    kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
+    lines = [line(name, events.kind == name, passing) for name in kinds]
+    lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
     for fpr in FPRS:
-        cells = []
-        for score in events.scores.values():
-            threshold = np.quantile(score[~events.real], 1 - fpr)
-            kept = scenes.shares(np.where(events.real, 0, -1), ["recall"], score > threshold)[0]
-            cells.append(share(kept))
-        lines.append(f"| recall at FPR {fpr:.0%} | {events.real.sum()} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        strict = [score > np.quantile(score[~events.real], 1 - fpr) for score in events.scores.values()]
+        lines.append(line(f"recall at FPR {fpr:.0%}", events.real, strict))
+    return markdown(["", "events", *(f"{name} >= {threshold:.3g}" for name, threshold in at.items())], lines)
 
 
 def calibration(events: Events) -> str:
     """ECE on reals and artefacts in several mixes, with intervals."""
     scenes = Scenes(events.scene, 0)
-    lines = ["| reals to artefacts | " + " | ".join(events.scores) + " |", "|---" * (1 + len(events.scores)) + "|"]
+    lines = []
     for name, prevalence in MIXES.items():
-        cells = []
+        cells = [name]
         for score in events.scores.values():
 
             def ece(times: NDArray[np.int64], score: Array = score, prevalence: float = prevalence) -> float:
@@ -128,8 +127,8 @@ def calibration(events: Events) -> str:
 
             value = calibration_at(score, events.real, prevalence, name).ece
             cells.append(number(scenes.interval(value, ece)))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(["reals to artefacts", *events.scores], lines)
 
 
 def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
@@ -144,30 +143,30 @@ def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
         "both BRAAIs under 0.1": consensus == 0,
         "both BRAAIs under 0.1, with masked pixels": (consensus == 0) & masked,
     }
-    lines = [f"| at {threshold:g} | alerts | " + " | ".join(scores) + " |", "|---" * (2 + len(scores)) + "|"]
+    lines = []
     for name, chosen in groups.items():
         cells = [scenes.shares(np.where(chosen, 0, -1), [name], s >= np.float32(threshold))[0] for s in scores.values()]
-        lines.append(f"| {name} | {chosen.sum()} | " + " | ".join(map(share, cells)) + " |")
-    return "\n".join(lines)
+        lines.append([name, str(chosen.sum()), *map(share, cells)])
+    return markdown([f"at {threshold:g}", "alerts", *scores], lines)
 
 
 def asteroids_by_night(real: Table, score: Array, threshold: float) -> str:
     """Known asteroids and how many of them don't pass, night by night."""
-    lines = ["| night (JD) | known asteroids | missed |", "|---|---|---|"]
+    lines = []
     for night in np.unique(real["night"][real["asteroid"]]):
         here = real["asteroid"] & (real["night"] == night)
-        lines.append(f"| {night} | {here.sum()} | {(score[here] < np.float32(threshold)).sum()} |")
-    return "\n".join(lines)
+        lines.append([str(night), str(here.sum()), str((score[here] < np.float32(threshold)).sum())])
+    return markdown(["night (JD)", "known asteroids", "missed"], lines)
 
 
 def over_thresholds(real: Table, score: Array) -> str:
     """What passes on real triplets from each threshold on."""
-    lines = ["| threshold | asteroids | both BRAAIs above 0.9 | both under 0.1 |", "|---|---|---|---|"]
     groups = (real["asteroid"], real["consensus"] == 1, real["consensus"] == 0)
-    for at in np.arange(0.3, 0.96, 0.05):
-        cells = [f"{(score[group] >= np.float32(at)).mean():.1%}" for group in groups]
-        lines.append(f"| {at:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = [
+        [f"{at:.2f}", *(f"{(score[group] >= np.float32(at)).mean():.1%}" for group in groups)]
+        for at in np.arange(0.3, 0.96, 0.05)
+    ]
+    return markdown(["threshold", "asteroids", "both BRAAIs above 0.9", "both under 0.1"], lines)
 
 
 def cost(bundle: Path, shared: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import recipe
-from evaluate import KEPT, ours
+from evaluate import markdown, ours, where_kept
 
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.lab.evaluate.words import share
@@ -51,17 +51,17 @@ def table(folder: Path, real: recipe.Table) -> str:
 
     def passing(name: str) -> recipe.Array:
         score = recipe.scored(load_bundle(bundle_of(folder, name)), stamps)
-        return score >= np.quantile(score[np.char.startswith(kind, "transient")], 1 - KEPT)
+        return score >= where_kept(score, np.char.startswith(kind, "transient"))
 
     def cell(passes: recipe.Array, kinds: Sequence[str]) -> str:
         return share(scenes.shares(np.where(np.isin(kind, kinds), 0, -1), ["passing"], passes)[0])
 
     shown = passing("nothing")
-    lines = ["| left out | of these kinds | pass | pass where nothing was left out |", "|---|---|---|---|"]
+    lines = []
     for name, kinds in list(LEFT_OUT.items())[1:]:
         passes = passing(name)
-        lines += [f"| {name} | {each} | {cell(passes, [each])} | {cell(shown, [each])} |" for each in kinds]
-    return "\n".join(lines)
+        lines += [[name, each, cell(passes, [each]), cell(shown, [each])] for each in kinds]
+    return markdown(["left out", "of these kinds", "pass", "pass where nothing was left out"], lines)
 
 
 def main() -> None:

@@ -29,6 +29,9 @@ _ALWAYS_MASKED = ("edge", "masked_star_spike")
 _TRUNCATED = 0.01  # share of stamps cut short by the chip's edge, at most this many rows or columns:
 _SHORTEST = 55  # ZTF's are 55 x 63 to 62 x 63, or the other way round
 _OFF_TRUTH = 2  # px: a detection farther than this from a compact event is of something else
+# Times the significance of what a scene has without the event, where that alone would be detected: else a faint event
+# on a bright star is told by the dipole that the subtraction leaves of the star, and its truth is a lie.
+_OUTSHINE = 2.0
 # Events tried in a scene, then another is drawn: one in a thousand is so rough that nothing outshines it.
 _PATIENCE = 25
 
@@ -86,8 +89,9 @@ def _batch(rng: Rng, names: tuple[str, ...]) -> Alerts:
         _mask(rng, scene, _masked_share(kind[missing]))
         return scene
 
-    def detected(name: str, scene: Scene) -> Detection:
-        KINDS[name].put(rng, scene)
+    def detected(name: str | None, scene: Scene) -> Detection:
+        if name is not None:
+            KINDS[name].put(rng, scene)
         return observe(rng, scene)
 
     found = until_detected(kind, scenes, detected)
@@ -99,29 +103,31 @@ Places = TypeVar("Places")
 
 
 def until_detected(
-    kind: np.ndarray, prepare: Callable[[np.ndarray], Places], detect: Callable[[str, Places], Detection]
+    kind: np.ndarray, prepare: Callable[[np.ndarray], Places], detect: Callable[[str | None, Places], Detection]
 ) -> Detection:
-    """Put an event of each `kind` (N,) into a place until it is detected there.
+    """Put an event of each `kind` (N,) into a place until it is detected there, and outshines what is there without it.
 
-    prepare: indices (n,) -> places, a batch of n. detect: kind and places, which are its own to change -> detections.
+    prepare: indices (n,) -> places, a batch of n. detect: kind, None for no event, and places, which are its own to
+    change -> detections.
     """
     columns: dict[str, np.ndarray] = {}
     missing, tries = np.arange(len(kind)), 0
     while len(missing):
         if tries % _PATIENCE == 0:
             places = prepare(missing)
+            alone = detect(None, take(places, np.arange(len(missing)))).snr
         tries += 1
         found = _by_kind(kind[missing], places, detect)
-        good = _is_alert(found, kind[missing])
+        good = _is_alert(found, kind[missing]) & ((alone < DETECTION) | (found.snr >= _OUTSHINE * alone))
         for name, values in vars(found).items():
             if name not in columns:
                 columns[name] = np.empty((len(kind), *values.shape[1:]), values.dtype)
             columns[name][missing[good]] = values[good]
-        missing, places = missing[~good], take(places, ~good)
+        missing, places, alone = missing[~good], take(places, ~good), alone[~good]
     return Detection(**columns)
 
 
-def _by_kind(kind: np.ndarray, places: Places, detect: Callable[[str, Places], Detection]) -> Detection:
+def _by_kind(kind: np.ndarray, places: Places, detect: Callable[[str | None, Places], Detection]) -> Detection:
     """Detections in the order of `kind` (n,): each kind is made for all of its places at once."""
     groups = [np.flatnonzero(kind == name) for name in np.unique(kind)]
     found = join([detect(str(kind[group[0]]), take(places, group)) for group in groups])

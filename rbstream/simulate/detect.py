@@ -60,7 +60,7 @@ class Light:
 
 def shine(rng: Rng, scene: Scene) -> Light:
     """The scene through its two PSFs."""
-    psf = changed(scene.psf, scene.width_error, scene.shift_x, scene.shift_y)
+    psf = changed(scene.matched_psf, scene.width_error, scene.shift_x, scene.shift_y)
     steady = scene.steady
     matched = render(psf, steady) * scene.scale_error[:, None, None]
     rough = _correlated(rng.standard_normal(matched.shape, np.float32)) * scene.roughness[:, None, None]

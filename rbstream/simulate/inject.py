@@ -139,10 +139,11 @@ def _optics(rng: Rng, noise: Array, host: np.ndarray) -> Scene:
     return scene
 
 
-def _inject(rng: Rng, name: str, place: _Place) -> Detection:
-    """Put an event of a kind into each place."""
+def _inject(rng: Rng, name: str | None, place: _Place) -> Detection:
+    """What is detected with an event of a kind in each place, or with none."""
     scene, stack = place.scene, place.stack
-    KINDS[name].put(rng, scene)
+    if name is not None:
+        KINDS[name].put(rng, scene)
     light = shine(rng, scene)
     photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(
         np.maximum(light.science, 0) / np.float32(GAIN)

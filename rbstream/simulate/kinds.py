@@ -30,7 +30,7 @@ _SKY = ("sky",)  # for what brings a star of its own
 # The two kinds that always have masked pixels are rare, so that 14% of all alerts have NaN while a mask
 # doesn't tell the class.
 _MASKED = 0.25
-_HARD = 1.5  # what is told from a star by a few pixels takes more examples; cosmic rays too
+_HARD = 1.5  # what is told from a real source by little takes more examples; cosmic rays and bitten references too
 
 REAL: dict[str, Kind] = {
     "transient": Kind(reals.transient, _SKY),
@@ -43,7 +43,7 @@ BOGUS: dict[str, Kind] = {
     "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 2.4),
     "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.6),
     "hot_pixel": Kind(artefacts.hot_pixel, weight=_HARD),
-    "reference_defect": Kind(artefacts.reference_defect, weight=_HARD),
+    "reference_defect": Kind(artefacts.reference_defect, weight=2),
     "bad_column": Kind(artefacts.bad_column),
     "ghost": Kind(artefacts.ghost),
     "halo": Kind(artefacts.halo),
@@ -56,7 +56,7 @@ BOGUS: dict[str, Kind] = {
     "misaligned_galaxy": Kind(residuals.misaligned_galaxy, _SKY),
     "psf_ring": Kind(residuals.psf_ring, _SKY),
     "rough_star": Kind(residuals.rough_star, _SKY),
-    "flux_scale": Kind(residuals.flux_scale, _SKY),
+    "flux_scale": Kind(residuals.flux_scale, _SKY, _HARD),
 }
 KINDS = REAL | BOGUS
 

@@ -90,6 +90,20 @@ def changed(psf: Psf, width: Array, shift_x: Array, shift_y: Array) -> Psf:
     return replace(psf, sx=psf.sx * core, sy=psf.sy * core, dx=psf.dx + shift_x[:, None], dy=psf.dy + shift_y[:, None])
 
 
+def misjudged(rng: Rng, psf: Psf, error: Array) -> Psf:
+    """The PSF with each of its Gaussians moved and widened by about `error` (B,) of its width: what a match believes
+    that doesn't know a star's colour or the detector's bias. What is left of the star has lobes of both signs."""
+    shape = psf.weight.shape
+    move_x, move_y, wide_x, wide_y = error[:, None] * rng.standard_normal((4, *shape), np.float32)
+    return replace(
+        psf,
+        dx=psf.dx + psf.sx * move_x,
+        dy=psf.dy + psf.sy * move_y,
+        sx=psf.sx * np.exp(wide_x),
+        sy=psf.sy * np.exp(wide_y),
+    )
+
+
 def render(psf: Psf, sources: Sources) -> Array:
     """The (B,CANVAS,CANVAS) image in DN of the sources through the PSF; axis 1 is y, axis 2 is x."""
     image: Array = np.zeros((len(sources.x), CANVAS, CANVAS), np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .draw import either, somewhere
-from .optics import Rng
+from .optics import Array, Rng, misjudged
 from .scene import Scene, galaxy, star
 
 
@@ -28,12 +28,18 @@ def misaligned_galaxy(rng: Rng, scene: Scene) -> None:
 
 
 def _roughen(rng: Rng, scene: Scene) -> None:
-    """What goes wrong for a star seldom goes wrong alone: 0.3 to 5% from pixel to pixel on top."""
-    scene.roughness = np.exp(rng.uniform(np.log(0.003), np.log(0.05), len(scene.sky))).astype(np.float32)
+    """What goes wrong for a star seldom goes wrong alone: 0.3 to 5% from pixel to pixel on top, and lobes."""
+    scene.roughness = _between(rng, scene, 0.003, 0.05)
+    scene.matched_psf = misjudged(rng, scene.psf, _between(rng, scene, 0.003, 0.1))
+
+
+def _between(rng: Rng, scene: Scene, least: float, most: float) -> Array:
+    """A number (B,), each order of magnitude as likely."""
+    return np.exp(rng.uniform(np.log(least), np.log(most), len(scene.sky))).astype(np.float32)
 
 
 def _misalign(rng: Rng, scene: Scene, least: float, most: float) -> None:
-    shift = np.exp(rng.uniform(np.log(least), np.log(most), len(scene.sky)))
+    shift = _between(rng, scene, least, most)
     angle = rng.uniform(0, 2 * np.pi, len(scene.sky))
     scene.shift_x = (shift * np.cos(angle)).astype(np.float32)
     scene.shift_y = (shift * np.sin(angle)).astype(np.float32)
@@ -49,10 +55,11 @@ def psf_ring(rng: Rng, scene: Scene) -> None:
 
 
 def rough_star(rng: Rng, scene: Scene) -> None:
-    """A bright star whose core the match gets wrong by 1 to 8% from pixel to pixel: specks."""
+    """A bright star whose core the match gets wrong: by 1 to 8% from pixel to pixel, and its lobes by 1 to 20%."""
     x, y = somewhere(rng, scene)
-    scene.stars += star(x, y, rng.uniform(12, 15.8, len(x)))
-    scene.roughness = np.exp(rng.uniform(np.log(0.01), np.log(0.08), len(x))).astype(np.float32)
+    scene.stars += star(x, y, rng.uniform(12, 16.5, len(x)))
+    scene.roughness = _between(rng, scene, 0.01, 0.08)
+    scene.matched_psf = misjudged(rng, scene.psf, _between(rng, scene, 0.01, 0.2))
     scene.width_error = (1 + rng.normal(0, 0.02, len(x))).astype(np.float32)
     _misalign(rng, scene, 0.02, 0.25)
 

@@ -35,6 +35,7 @@ class Scene:
     psf: Psf
     fwhm: Array
     reference_psf: Psf
+    matched_psf: Psf  # the science image's, as the match has it, but for the errors below
     width_error: Array  # of the PSF to which the reference was matched, as a ratio
     shift_x: Array  # astrometric error of the reference
     shift_y: Array
@@ -69,6 +70,7 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
     # Difference FWHM 2.2 px, 1.7 to 3.4 at 5 to 95%; the reference is stacked from better nights.
     fwhm = _float(2.15 * np.exp(np.abs(rng.normal(0, 0.24, scenes)) - 0.12))
     reference_fwhm = _float(2.05 * np.exp(rng.normal(0, 0.1, scenes)))
+    psf = star_psf(rng, fwhm)
     # Registration is good to 0.05 to 0.4 px; most fields are nearer to the lower end.
     shift = 0.05 * np.exp(rng.normal(0, 0.5, scenes))
     angle = rng.uniform(0, 2 * np.pi, scenes)
@@ -81,9 +83,10 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
         noise=_float(noise),
         # 1.6 DN at the mean, 0.5 to 3 at 5 to 95%: 15 to 40 exposures deep.
         reference_noise=_float(1.4 * np.exp(rng.normal(0, 0.5, scenes))),
-        psf=star_psf(rng, fwhm),
+        psf=psf,
         fwhm=fwhm,
         reference_psf=star_psf(rng, reference_fwhm),
+        matched_psf=psf,
         width_error=_float(1 + rng.normal(0, 0.01, scenes)),
         shift_x=_float(shift * np.cos(angle)),
         shift_y=_float(shift * np.sin(angle)),

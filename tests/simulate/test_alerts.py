@@ -1,10 +1,12 @@
 """The simulated alerts themselves: their mix, their noise, how they are detected."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from rbstream.simulate import triplets
-from rbstream.simulate.alerts import alerts
+from rbstream.simulate.alerts import alerts, until_detected
 from rbstream.simulate.hosts import HOSTS
 from rbstream.simulate.kinds import BOGUS, FAR_REACHING, REAL
 
@@ -65,6 +67,38 @@ def test_everything_is_detected_at_5_sigma_near_the_middle():
         assert np.abs(batch.found.x).max() <= 4
         compact = ~np.isin(batch.kind, list(FAR_REACHING))
         assert np.hypot(batch.found.x, batch.found.y)[compact].max() <= 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a detector says of a place, as far as it matters here."""
+
+    snr: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    stamps: np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("alone", "events", "kept"),
+    [
+        (4.9, [5.1], 5.1),  # nothing is detected without the event
+        (0.0, [4.9, 5.0], 5.0),
+        (6.0, [6.5, 11.9, 12.0], 12.0),  # else a star's residual is taken for what was put on the star
+        (40.0, [41.0, 500.0], 500.0),
+    ],
+)
+def test_an_event_is_kept_where_it_outshines_what_is_detected_without_it(alone, events, kept, monkeypatch):
+    """Of every kind alike, or what stands beside an event would tell its class."""
+    monkeypatch.setattr("rbstream.simulate.alerts.Detection", Seen)
+    coming = {name: iter(events) for name in ("transient", "cosmic_ray")}
+
+    def detect(name, places):
+        snr = np.full(len(places), alone if name is None else next(coming[name]))
+        return Seen(snr, np.zeros(len(snr)), np.zeros(len(snr)), np.zeros((len(snr), 3, 63, 63)))
+
+    found = until_detected(np.array(["transient", "cosmic_ray"]), lambda missing: missing, detect)
+    assert found.snr.tolist() == [kept, kept]
 
 
 def test_a_longer_night_begins_with_the_shorter_one(simulated):
