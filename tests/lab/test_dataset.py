@@ -32,8 +32,9 @@ def test_a_data_set_is_read_in_this_thread_alone(tmp_path: Path) -> None:
     """A thread of Arrow's gives Python's buffers back when it likes, be it while Python ends."""
     write(tmp_path / "data")
     code = (
-        "import os, sys; from rbstream.lab.dataset import DataSet; threads = lambda: len(os.listdir('/proc/self/task'));"
-        "before = threads(); DataSet(sys.argv[1]).column('label'); print(threads() - before)"
+        "import os, sys; from rbstream.lab.dataset import DataSet;"
+        "threads = lambda: len(os.listdir('/proc/self/task')); before = threads();"
+        "DataSet(sys.argv[1]).column('label'); print(threads() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "data"], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 0
