@@ -86,7 +86,7 @@ def is_real(kind: np.ndarray) -> np.ndarray:
 
 def draw_kinds(rng: Rng, n: int, names: tuple[str, ...]) -> np.ndarray:
     """Names of kinds (n,), from these; half of them of each class where there are both."""
-    weight = np.array([KINDS[name].weight for name in names])
+    weight = np.array([KINDS[name].weight for name in names], float)
     real = is_real(np.array(names))
     for chosen in (real, ~real):
         weight[chosen] /= max(weight[chosen].sum(), 1e-9)  # no kinds of a class: nothing to divide
