@@ -24,6 +24,7 @@ FULL_WELL = 55_000.0
 FILTER_SIGMA = 0.95  # of the detection filter, px
 FILTER_RECOVERS = 0.63  # of a Moffat's flux, measured on real alerts
 FAINTEST, BRIGHTEST = 20.75, 13.8
+SEEN = 5.0  # SNR of a detection
 Y, X = (g.astype(float) for g in np.mgrid[-MID : MID + 1, -MID : MID + 1])
 R2 = X**2 + Y**2
 NEAR = R2 <= 2.3**2
@@ -82,7 +83,7 @@ class Light:
     clip: float = np.inf  # saturation level of the science
     fixed: bool = False  # the scaled part keeps amplitude 1
     most: float = FULL_WELL  # highest pixel that the scaled light may reach
-    least: float = 5.0  # SNR below which nobody could tell the kind from a real source
+    least: float = SEEN  # SNR below which nobody could tell the kind from a real source
 
 
 @dataclass
@@ -782,6 +783,13 @@ def add(scene: Scene, light: Light, target: float, rng: Rng):
     return out, sign, snr, mag
 
 
+def outshines(scene: Scene, light: Light, snr: float) -> bool:
+    """Whether a detection is of the event: else what the host leaves of itself is told to be real."""
+    left = scene.dif + ni.convolve(light.host_sci - light.host_mat + np.zeros_like(X), scene.transfer, mode="nearest")
+    alone = np.abs(matched_flux(left)[NEAR]).max() / scene.noise
+    return alone < SEEN or snr >= 2 * alone
+
+
 def inject(stamps: np.ndarray, positive: np.ndarray, n: int, seed: int, kinds: list[str] | None = None) -> dict:
     """n artificial alerts, half of them real (where `kinds` holds both classes), all kinds of a class equally often."""
     rng = np.random.default_rng(seed)
@@ -806,7 +814,10 @@ def inject(stamps: np.ndarray, positive: np.ndarray, n: int, seed: int, kinds: l
             psf = Psf.draw(rng)
             target = 5.2 * 10 ** (1.9 * rng.random() ** 1.3)
             for _ in range(3):
-                found = add(scene, k.make(scene, psf, rng), target, rng)
+                light = k.make(scene, psf, rng)
+                found = add(scene, light, target, rng)
+                if found is not None and k.real and not outshines(scene, light, found[2]):
+                    found = None
                 if found is not None:
                     break
         rows.append((*found, i))

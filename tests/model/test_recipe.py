@@ -89,3 +89,17 @@ def test_the_other_generator_gives_the_same_events_for_a_seed_all_detected_and_w
     assert one["real"].sum() == 48
     assert one["snr"].min() >= 5
     assert np.isfinite(one["stamps"][:, :, 29:34, 29:34]).all()
+
+
+@pytest.mark.parametrize(
+    ("left", "snr", "outshines"), [(0.0, 5.0, True), (4.9, 5.0, True), (6.0, 11.0, False), (6.0, 13.0, True)]
+)
+def test_the_other_generators_reals_are_not_told_by_what_their_host_leaves(left, snr, outshines):
+    delta = np.zeros((5, 5))
+    delta[2, 2] = 1
+    empty = np.zeros((blind.SIZE, blind.SIZE))
+    scene = blind.Scene(empty, empty, empty, empty.astype(bool), 1.0, delta)
+    spot = np.exp(-0.5 * blind.R2)
+    host = spot * left / blind.matched_flux(spot).max()
+    assert blind.outshines(scene, blind.Light(host_sci=host), snr) == outshines
+    assert blind.outshines(scene, blind.Light(host_mat=host), snr) == outshines
