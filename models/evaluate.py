@@ -1,4 +1,5 @@
-"""The figures of the card: `python models/evaluate.py models/rbnet.pt HALVES` prints them as Markdown.
+"""The figures of the card: `python models/evaluate.py models/rbnet.pt HALVES` prints them as Markdown,
+and writes them into it (`--card models/rbnet.md`).
 
 HALVES is what `recipe.py --halves HALVES` wrote there: two networks, each of which has seen nothing of one half of the
 nights. Every figure is of alerts scored by the one that has not seen their night; both BRAAI networks
@@ -8,7 +9,7 @@ nights. Every figure is of alerts scored by the one that has not seen their nigh
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,25 +189,45 @@ def cost(bundle: Path, shared: Path) -> str:
     return f"{best[0] / BATCH * 1e6:.0f} us an alert, {best[0] / best[1]:.2f} of d6_m9's network alone."
 
 
+def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[tuple[str, str]]:
+    """Every figure of the card, by its name there."""
+    scorers = [load_bundle(folder / f"half{i}.pt") for i in (0, 1)]
+    threshold = load_bundle(bundle).manifest.threshold
+    score = recipe.held_out(folder, real)
+    yield "threshold", over_thresholds(real, score)
+    yield "real", on_real(real, {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}, threshold)
+    yield "asteroids", asteroids_by_night(real, score, threshold)
+    for name, generator in (("own", ours), ("other", others)):
+        events = held_out(generator, real, scorers, shared)
+        yield f"{name} kinds", by_kind(events)
+        yield f"{name} calibration", calibration(events)
+    yield "cost", cost(bundle, shared)
+
+
+def put(card: Path, name: str, figure: str) -> None:
+    """Write a figure into the card, between its marks. Raises ValueError where it has none for it."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    before, mark, rest = card.read_text().partition(begin)
+    _, other_mark, after = rest.partition(end)
+    if not (mark and other_mark):
+        raise ValueError(f"{card}: no marks for {name}")
+    card.write_text(before + begin + figure + end + after)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("halves", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
+    parser.add_argument("--card", type=Path, help="write the figures into this card, too")
     options = parser.parse_args()
     real = real_triplets(options.shared)
     if real is None:
         parser.error(f"{options.shared} has no real triplets to measure on")
-    scorers = [load_bundle(options.halves / f"half{i}.pt") for i in (0, 1)]
-    threshold = load_bundle(options.bundle).manifest.threshold
-    score = recipe.held_out(options.halves, real)
-    on = {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}
-    print(f"## Real triplets\n\n{on_real(real, on, threshold)}\n\n{over_thresholds(real, score)}")
-    print(f"\n{asteroids_by_night(real, score, threshold)}")
-    for title, generator in (("Injected by the generator it learned from", ours), ("By another", others)):
-        events = held_out(generator, real, scorers, options.shared)
-        print(f"\n## {title}\n\n{by_kind(events)}\n\n{calibration(events)}")
-    print(f"\n## Cost\n\n{cost(options.bundle, options.shared)}")
+    for name, figure in figures(options.bundle, options.halves, real, options.shared):
+        print(f"## {name}\n\n{figure}\n", flush=True)
+        if options.card:
+            put(options.card, name, figure)
 
 
 if __name__ == "__main__":

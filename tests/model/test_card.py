@@ -1,0 +1,49 @@
+"""The card of the shipped network: models/evaluate.py fills in its figures."""
+
+import re
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+
+from rbstream.model import load_bundle
+
+MODELS = Path(evaluate.__file__).parent
+
+
+def test_the_card_speaks_of_the_bundle_beside_it():
+    manifest, card = load_bundle(MODELS / "rbnet.pt").manifest, (MODELS / "rbnet.md").read_text()
+    assert f"| at {manifest.threshold:g} |" in card
+    assert re.search(rf"^{manifest.threshold:g}: ", card, re.MULTILINE)
+    assert manifest.version in card
+
+
+def test_figures_are_put_between_their_marks_and_nothing_else_changes(tmp_path):
+    card = tmp_path / "card.md"
+    card.write_text("a\n<!-- one -->\nold\nold\n<!-- end of one -->\nb\n<!-- two -->\nkept\n<!-- end of two -->\nc\n")
+    evaluate.put(card, "one", "| new |")
+    after = "a\n<!-- one -->\n| new |\n<!-- end of one -->\nb\n<!-- two -->\nkept\n<!-- end of two -->\nc\n"
+    assert card.read_text() == after
+    with pytest.raises(ValueError, match=r"card\.md: no marks for three"):
+        evaluate.put(card, "three", "| new |")
+    assert card.read_text() == after
+
+
+def test_kinds_pass_at_the_threshold_that_keeps_99_per_cent_of_the_transients():
+    kinds = np.repeat(["transient", "variable", "streak", "ghost"], [200, 100, 100, 100])
+    score = np.concatenate(
+        [np.linspace(0.1, 1, 200), np.full(100, 0.5), np.repeat([0.05, 0.9], [75, 25]), np.zeros(100)]
+    )
+    real = np.isin(kinds, ["transient", "variable"])
+    events = evaluate.Events(real, kinds, np.arange(500), {"rbnet": score.astype(np.float32)})
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_kind(events).splitlines()]
+    found = {name: (n, passing.split()[0]) for name, n, passing in lines[2:]}
+    assert lines[0] == ["", "events", "rbnet >= 0.109"]
+    assert found["transient"] == ("200", "99.00%")
+    assert found["variable"] == ("100", "100.0%")
+    assert found["streak"] == ("100", "25.0%")
+    assert found["ghost"] == ("100", "0.0%")
+    assert found["**all artefacts**"] == ("200", "12.5%")
+    assert found["**all reals**"] == ("300", "99.33%")
+    assert found["recall at FPR 5%"][0] == "300"
