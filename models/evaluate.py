@@ -40,19 +40,27 @@ OURS = "rbnet"
 
 @dataclass(frozen=True)
 class Events:
-    """N injected events, whatever the generator: all arrays are (N,), scores by network."""
+    """N injected events, whatever the generator: all arrays are (N,), scores by network.
+
+    half: of the nights. Each has its own network, and so a threshold of its own.
+    """
 
     real: Mask
     kind: NDArray[np.str_]
     scene: NDArray[np.int64]
+    half: NDArray[np.int64]
     scores: dict[str, Array]
 
     @property
     def transient(self) -> Mask:
         return np.char.startswith(self.kind, "transient")
 
-    def passing(self, name: str, threshold: float) -> Mask:
-        return self.scores[name] >= np.float32(threshold)
+    def quantile(self, name: str, share: float, of: Mask) -> Array:
+        """For each half, the score that this share of some events is under."""
+        return np.array([np.quantile(self.scores[name][of & (self.half == i)], share) for i in range(2)], np.float32)
+
+    def passing(self, name: str, thresholds: Array) -> Mask:
+        return self.scores[name] >= thresholds[self.half]
 
 
 def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
@@ -79,15 +87,10 @@ def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Eve
         here = np.flatnonzero(half == i)
         stamps, is_real, kind, receiver = generator(rows(real, here), i)
         scores = {OURS: scored(scorer, stamps), **braai_scores(shared, stamps)}
-        parts.append(Events(is_real, kind, here[receiver], scores))
+        parts.append(Events(is_real, kind, here[receiver], np.full(len(kind), i), scores))
     scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
-    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "kind", "scene"))
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "kind", "scene", "half"))
     return Events(*columns, scores)
-
-
-def where_kept(score: Array, transient: Mask) -> float:
-    """The threshold that keeps KEPT of the transients."""
-    return float(np.quantile(score[transient], 1 - KEPT))
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -98,8 +101,8 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def by_kind(events: Events) -> str:
     """What passes, by kind, where each network keeps KEPT of the transients; and recalls at FPRs."""
     scenes = Scenes(events.scene, 0)
-    at = {name: where_kept(score, events.transient) for name, score in events.scores.items()}
-    passing = [events.passing(name, threshold) for name, threshold in at.items()]
+    at = {name: events.quantile(name, 1 - KEPT, events.transient) for name in events.scores}
+    passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
 
     def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
         group = np.where(chosen, 0, -1)
@@ -109,9 +112,10 @@ def by_kind(events: Events) -> str:
     lines = [line(name, events.kind == name, passing) for name in kinds]
     lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
     for fpr in FPRS:
-        strict = [score > np.quantile(score[~events.real], 1 - fpr) for score in events.scores.values()]
+        strict = [events.passing(name, events.quantile(name, 1 - fpr, ~events.real)) for name in events.scores]
         lines.append(line(f"recall at FPR {fpr:.0%}", events.real, strict))
-    return markdown(["", "events", *(f"{name} >= {threshold:.3g}" for name, threshold in at.items())], lines)
+    heads = [f"{name} >= " + ", ".join(f"{each:.3g}" for each in thresholds) for name, thresholds in at.items()]
+    return markdown(["", "events", *heads], lines)
 
 
 def calibration(events: Events) -> str:

@@ -22,8 +22,8 @@ class RealBogus(nn.Module):
 
     def forward(self, triplets: Tensor) -> Tensor:
         """float32 (N, channels, size, size), NaN where masked -> probability of being real, float32 (N,)."""
-        x = self.normalize(triplets).to(self.compute.dtype)
-        logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        # In whatever layout: convolutions take theirs from their weights, and of less than the whole where it is cropped.
+        logits = self.network(self.normalize(triplets).to(self.compute.dtype))
         return torch.sigmoid(logits.to(torch.float32)).reshape(-1)
 
 
