@@ -22,7 +22,7 @@ class RealBogus(nn.Module):
 
     def forward(self, triplets: Tensor) -> Tensor:
         """float32 (N, channels, size, size), NaN where masked -> probability of being real, float32 (N,)."""
-        # In whatever layout: convolutions take theirs from their weights, and of less than the whole where it is cropped.
+        # In whatever layout: convolutions take theirs from their weights, and what is cropped away is not copied.
         logits = self.network(self.normalize(triplets).to(self.compute.dtype))
         return torch.sigmoid(logits.to(torch.float32)).reshape(-1)
 
