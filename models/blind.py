@@ -25,6 +25,7 @@ FILTER_SIGMA = 0.95  # of the detection filter, px
 FILTER_RECOVERS = 0.63  # of a Moffat's flux, measured on real alerts
 FAINTEST, BRIGHTEST = 20.75, 13.8
 SEEN = 5.0  # SNR of a detection
+OUTSHINE = 2.0  # times what a scene and the host leave without the event
 Y, X = (g.astype(float) for g in np.mgrid[-MID : MID + 1, -MID : MID + 1])
 R2 = X**2 + Y**2
 NEAR = R2 <= 2.3**2
@@ -784,10 +785,13 @@ def add(scene: Scene, light: Light, target: float, rng: Rng):
 
 
 def outshines(scene: Scene, light: Light, snr: float) -> bool:
-    """Whether a detection is of the event: else what the host leaves of itself is told to be real."""
+    """Whether a detection is of the event: else what the host leaves of itself is told to be real.
+
+    Asked of reals only: an artefact on a residual is bogus either way.
+    """
     left = scene.dif + ni.convolve(light.host_sci - light.host_mat + np.zeros_like(X), scene.transfer, mode="nearest")
     alone = np.abs(matched_flux(left)[NEAR]).max() / scene.noise
-    return alone < SEEN or snr >= 2 * alone
+    return alone < SEEN or snr >= OUTSHINE * alone
 
 
 def inject(stamps: np.ndarray, positive: np.ndarray, n: int, seed: int, kinds: list[str] | None = None) -> dict:

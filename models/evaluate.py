@@ -42,7 +42,7 @@ OURS = "rbnet"
 class Events:
     """N injected events, whatever the generator: all arrays are (N,), scores by network.
 
-    half: of the nights. Each has its own network, and so a threshold of its own.
+    half: of the nights. Each has its own network, and so a threshold of its own; BRAAI's too, to be treated alike.
     """
 
     real: Mask
@@ -93,6 +93,11 @@ def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Eve
     return Events(*columns, scores)
 
 
+def share_of(scenes: Scenes, chosen: Mask, hit: Mask) -> str:
+    """The share of hits among the chosen, with its interval."""
+    return share(scenes.shares(np.where(chosen, 0, -1), [""], hit)[0])
+
+
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A table; a line's first cell is its name."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
@@ -105,15 +110,16 @@ def by_kind(events: Events) -> str:
     passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
 
     def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
-        group = np.where(chosen, 0, -1)
-        return [name, str(chosen.sum()), *(share(scenes.shares(group, [name], hit)[0]) for hit in hits)]
+        return [name, str(chosen.sum()), *(share_of(scenes, chosen, hit) for hit in hits)]
 
     kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
     lines = [line(name, events.kind == name, passing) for name in kinds]
     lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
     for fpr in FPRS:
-        strict = [events.passing(name, events.quantile(name, 1 - fpr, ~events.real)) for name in events.scores]
-        lines.append(line(f"recall at FPR {fpr:.0%}", events.real, strict))
+        above = [
+            score > events.quantile(name, 1 - fpr, ~events.real)[events.half] for name, score in events.scores.items()
+        ]
+        lines.append(line(f"recall at FPR {fpr:.0%}", events.real, above))
     heads = [f"{name} >= " + ", ".join(f"{each:.3g}" for each in thresholds) for name, thresholds in at.items()]
     return markdown(["", "events", *heads], lines)
 
@@ -150,8 +156,8 @@ def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
     }
     lines = []
     for name, chosen in groups.items():
-        cells = [scenes.shares(np.where(chosen, 0, -1), [name], s >= np.float32(threshold))[0] for s in scores.values()]
-        lines.append([name, str(chosen.sum()), *map(share, cells)])
+        cells = [share_of(scenes, chosen, score >= np.float32(threshold)) for score in scores.values()]
+        lines.append([name, str(chosen.sum()), *cells])
     return markdown([f"at {threshold:g}", "alerts", *scores], lines)
 
 
@@ -190,7 +196,8 @@ def cost(bundle: Path, shared: Path) -> str:
             begin = time.perf_counter()
             run()
             best[i] = min(best[i], time.perf_counter() - begin)
-    return f"{best[0] / BATCH * 1e6:.0f} us an alert, {best[0] / best[1]:.2f} of d6_m9's network alone."
+    cpu = next(line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    return f"{best[0] / BATCH * 1e6:.0f} us an alert, {best[0] / best[1]:.2f} of d6_m9's network alone ({cpu})."
 
 
 def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[tuple[str, str]]:
@@ -208,14 +215,21 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
     yield "cost", cost(bundle, shared)
 
 
-def put(card: Path, name: str, figure: str) -> None:
-    """Write a figure into the card, between its marks. Raises ValueError where it has none for it."""
+FIGURES = (
+    *("threshold", "real", "asteroids"),
+    *("own kinds", "own calibration", "other kinds", "other calibration"),
+    "cost",
+)
+
+
+def put(card: str, name: str, figure: str) -> str:
+    """The card with a figure between its marks. Raises ValueError where it has none for it."""
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    before, mark, rest = card.read_text().partition(begin)
+    before, mark, rest = card.partition(begin)
     _, other_mark, after = rest.partition(end)
     if not (mark and other_mark):
-        raise ValueError(f"{card}: no marks for {name}")
-    card.write_text(before + begin + figure + end + after)
+        raise ValueError(f"the card has no marks for {name}")
+    return before + begin + figure + end + after
 
 
 def main() -> None:
@@ -228,10 +242,13 @@ def main() -> None:
     real = real_triplets(options.shared)
     if real is None:
         parser.error(f"{options.shared} has no real triplets to measure on")
+    if options.card:
+        for name in FIGURES:  # now, and not after minutes
+            put(options.card.read_text(), name, "")
     for name, figure in figures(options.bundle, options.halves, real, options.shared):
         print(f"## {name}\n\n{figure}\n", flush=True)
         if options.card:
-            put(options.card, name, figure)
+            options.card.write_text(put(options.card.read_text(), name, figure))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import recipe
-from evaluate import KEPT, markdown, ours
+from evaluate import KEPT, markdown, ours, share_of
 
 from rbstream.lab.evaluate.resample import Scenes
-from rbstream.lab.evaluate.words import share
 from rbstream.model.bundle import load_bundle
 from rbstream.simulate.kinds import BOGUS
 
@@ -54,7 +53,7 @@ def table(folder: Path, real: recipe.Table) -> str:
         return score >= np.quantile(score[np.char.startswith(kind, "transient")], 1 - KEPT)
 
     def cell(passes: recipe.Array, kinds: Sequence[str]) -> str:
-        return share(scenes.shares(np.where(np.isin(kind, kinds), 0, -1), ["passing"], passes)[0])
+        return share_of(scenes, np.isin(kind, kinds), passes)
 
     shown = passing("nothing")
     lines = []

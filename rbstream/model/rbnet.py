@@ -58,7 +58,7 @@ class CoreAndContext(nn.Module):
         self.begin = (side - core) // 2
         self.end = self.begin + core
         self.pool = max(1, side // 21)  # px averaged over: the context keeps 21 px, or what there is
-        # A convolution, as `avg_pool2d` takes six times as long where channels are last.
+        # A convolution: `avg_pool2d` takes five times as long where channels are last, as in training, else no less.
         self.register_buffer("mean", torch.full((channels, 1, self.pool, self.pool), 1 / self.pool**2))
         # A stride in the first layer, not a pool behind two of full resolution: the same sharpness at half the time.
         self.core = nn.Sequential(

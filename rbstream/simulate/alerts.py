@@ -30,9 +30,10 @@ _TRUNCATED = 0.01  # share of stamps cut short by the chip's edge, at most this 
 _SHORTEST = 55  # ZTF's are 55 x 63 to 62 x 63, or the other way round
 _OFF_TRUTH = 2  # px: a detection farther than this from a compact event is of something else
 # Times the significance of what a scene has without the event, where that alone would be detected: else a faint event
-# on a bright star is told by the dipole that the subtraction leaves of the star, and its truth is a lie.
+# on a bright star is told by the dipole that the subtraction leaves of the star, and its truth is a lie. What a scene
+# has is measured in another draw of its noise: of the transients on hosts one or two in a hundred slip through.
 _OUTSHINE = 2.0
-# Events tried in a scene, then another is drawn: one in a thousand is so rough that nothing outshines it.
+# Events tried in a scene, then another is drawn: four in a thousand are so rough that nothing outshines them.
 _PATIENCE = 25
 
 

@@ -30,7 +30,9 @@ _SKY = ("sky",)  # for what brings a star of its own
 # The two kinds that always have masked pixels are rare, so that 14% of all alerts have NaN while a mask
 # doesn't tell the class.
 _MASKED = 0.25
-_HARD = 1.5  # what is told from a real source by little takes more examples; cosmic rays and bitten references too
+# What is told from a real source by little takes more examples: hot pixels and wrong flux scales by half, cosmic rays
+# and what only the reference has by more.
+_HARD = 1.5
 
 REAL: dict[str, Kind] = {
     "transient": Kind(reals.transient, _SKY),
