@@ -819,10 +819,9 @@ def inject(stamps: np.ndarray, positive: np.ndarray, n: int, seed: int, kinds: l
             target = 5.2 * 10 ** (1.9 * rng.random() ** 1.3)
             for _ in range(3):
                 light = k.make(scene, psf, rng)
-                found = add(scene, light, target, rng)
-                if found is not None and k.real and not outshines(scene, light, found[2]):
-                    found = None
-                if found is not None:
+                seen = add(scene, light, target, rng)
+                if seen is not None and (not k.real or outshines(scene, light, seen[2])):
+                    found = seen
                     break
         rows.append((*found, i))
     return {

@@ -55,9 +55,9 @@ class Events:
     def transient(self) -> Mask:
         return np.char.startswith(self.kind, "transient")
 
-    def quantile(self, name: str, share: float, of: Mask) -> Array:
-        """For each half, the score that this share of some events is under."""
-        return np.array([np.quantile(self.scores[name][of & (self.half == i)], share) for i in range(2)], np.float32)
+    def quantile(self, name: str, below: float, of: Mask) -> Array:
+        """For each half, the score that this share of some events is below."""
+        return np.array([np.quantile(self.scores[name][of & (self.half == i)], below) for i in range(2)], np.float32)
 
     def passing(self, name: str, thresholds: Array) -> Mask:
         return self.scores[name] >= thresholds[self.half]
@@ -216,8 +216,13 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
 
 
 FIGURES = (
-    *("threshold", "real", "asteroids"),
-    *("own kinds", "own calibration", "other kinds", "other calibration"),
+    "threshold",
+    "real",
+    "asteroids",
+    "own kinds",
+    "own calibration",
+    "other kinds",
+    "other calibration",
     "cost",
 )
 
@@ -243,8 +248,9 @@ def main() -> None:
     if real is None:
         parser.error(f"{options.shared} has no real triplets to measure on")
     if options.card:
+        card = options.card.read_text()
         for name in FIGURES:  # now, and not after minutes
-            put(options.card.read_text(), name, "")
+            put(card, name, "")
     for name, figure in figures(options.bundle, options.halves, real, options.shared):
         print(f"## {name}\n\n{figure}\n", flush=True)
         if options.card:
