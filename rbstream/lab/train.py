@@ -161,7 +161,7 @@ class _Run:
         return normalized
 
     def _logits(self, normalized: Tensor) -> Tensor:
-        logits: Tensor = self.module.network(normalized.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.module.network(normalized)
         return logits
 
     def _weighted(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:

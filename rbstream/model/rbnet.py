@@ -59,7 +59,8 @@ class CoreAndContext(nn.Module):
         self.end = self.begin + core
         self.pool = max(1, side // 21)  # px averaged over: the context keeps 21 px, or what there is
         # A convolution: `avg_pool2d` takes five times as long where channels are last, as in training, else no less.
-        self.register_buffer("mean", torch.full((channels, 1, self.pool, self.pool), 1 / self.pool**2))
+        mean = torch.full((channels, 1, self.pool, self.pool), 1 / self.pool**2)
+        self.register_buffer("mean", mean, persistent=False)
         # A stride in the first layer, not a pool behind two of full resolution: the same sharpness at half the time.
         self.core = nn.Sequential(
             *_convolution(channels, 32, size=5, stride=2),

@@ -127,9 +127,13 @@ def reference_defect(rng: Rng, scene: Scene) -> None:
     A fifth are bites: the stack has clipped a part of what is there, as it does where stars saturate or move.
     """
     scenes = len(scene.sky)
-    x, y = somewhere(rng, scene)
+    x, y = (place[:, None, None] for place in somewhere(rng, scene))
     half = np.exp(rng.uniform(np.log(0.5), np.log(6), (2, scenes)))[:, :, None, None]
-    patch = (np.abs(X - x[:, None, None]) < half[0]) & (np.abs(Y - y[:, None, None]) < half[1])
+    # Half keep to rows and columns, as detectors do; what other exposures were clipped by is turned.
+    angle = np.where(rng.random(scenes) < 0.5, 0, rng.uniform(0, 2 * np.pi, scenes))[:, None, None]
+    along = (X - x) * np.cos(angle) + (Y - y) * np.sin(angle)
+    across = np.abs((Y - y) * np.cos(angle) - (X - x) * np.sin(angle))
+    patch = (np.abs(along) < half[0]) & (across < half[1])
     # As if a PSF's flux were spread over the patch, but never thinner than over 12 px: it has to be seen.
     level = psf_flux(scene, snr(rng, scene)) / 12
     is_track = (rng.random(scenes) < 0.6)[:, None, None]
@@ -137,5 +141,8 @@ def reference_defect(rng: Rng, scene: Scene) -> None:
     # What the stacking clipped away is missing; what it didn't is too much.
     scene.reference += (either(rng, scenes, 0.4)[:, None, None] * defect).astype(np.float32)
     bitten = rng.random(scenes) < 0.2
-    bite = patch * rng.uniform(0.3, 1, (scenes, 1, 1)) * render(scene.psf, scene.steady)
+    # In the middle is a bite's rim: half a star, cut straight, is left.
+    rim = along - rng.uniform(-1, 0.5, (scenes, 1, 1))
+    clipped = (rim > 0) & (rim < np.minimum(2 * half[0], 6)) & (across < half[1])
+    bite = clipped * rng.uniform(0.3, 1, (scenes, 1, 1)) * render(scene.psf, scene.steady)
     scene.reference[bitten] = -bite[bitten]

@@ -50,8 +50,8 @@ def psf_ring(rng: Rng, scene: Scene) -> None:
     x, y = somewhere(rng, scene)
     scene.stars += star(x, y, rng.uniform(12.0, 17, len(x)))
     _roughen(rng, scene)
-    error = np.exp(rng.uniform(np.log(0.03), np.log(0.2), len(x))) * either(rng, len(x), 0.5)
-    scene.width_error = (1 + error).astype(np.float32)
+    error = _between(rng, scene, 0.03, 0.2) * either(rng, len(x), 0.5)
+    scene.width_error = 1 + error
 
 
 def rough_star(rng: Rng, scene: Scene) -> None:
@@ -68,8 +68,8 @@ def flux_scale(rng: Rng, scene: Scene) -> None:
     """A reference scaled wrongly by 3 to 30%: every star of the field is left over with the same sign."""
     x, y = somewhere(rng, scene)
     scene.stars += star(x, y, rng.uniform(13, 18.5, len(x)))
-    error = np.exp(rng.uniform(np.log(0.03), np.log(0.3), len(x))) * either(rng, len(x), 0.5)
-    scene.scale_error = (1 + error).astype(np.float32)
+    error = _between(rng, scene, 0.03, 0.3) * either(rng, len(x), 0.5)
+    scene.scale_error = 1 + error
     # One star alone would be a variable: eight more of 15 to 18 mag make it the field's fault.
     for _ in range(8):
         scene.stars += star(*somewhere(rng, scene, 34), rng.uniform(14.5, 18.5, len(x)))

@@ -32,7 +32,7 @@ class Saliency:
         slope (the norm of a row of zeros).
         """
         pixels = torch.from_numpy(stamps[None]).to(self._device).requires_grad_()
-        normalized = self._module.normalize(pixels).contiguous(memory_format=torch.channels_last)
+        normalized = self._module.normalize(pixels)
         (gradient,) = torch.autograd.grad(self._module.network(normalized).sum(), pixels)
         slope = np.abs(gradient[0].cpu().numpy())
         slope[~np.isfinite(slope)] = np.nan
