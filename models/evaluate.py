@@ -34,6 +34,7 @@ Mask = NDArray[np.bool_]
 EVENTS, SEED = 8_000, 20_000_000  # in each half's triplets; a seed that the recipe doesn't use
 KEPT = 0.99  # share of the injected transients that the compared threshold keeps
 FPRS = (0.01, 0.05)
+MIDDLE = 0.5  # the threshold of who has not chosen one
 BATCH, ROUNDS = 32, 60  # alerts at once, at which a core is fastest; rounds of which the best counts
 OURS = "rbnet"
 
@@ -104,7 +105,7 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def by_kind(events: Events) -> str:
-    """What passes, by kind, where each network keeps KEPT of the transients; and recalls at FPRs."""
+    """What passes, by kind, where each network keeps KEPT of the transients; all at MIDDLE; and recalls at FPRS."""
     scenes = Scenes(events.scene, 0)
     at = {name: events.quantile(name, 1 - KEPT, events.transient) for name in events.scores}
     passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
@@ -115,6 +116,9 @@ def by_kind(events: Events) -> str:
     kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
     lines = [line(name, events.kind == name, passing) for name in kinds]
     lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
+    middle = [score >= np.float32(MIDDLE) for score in events.scores.values()]
+    lines += [line(f"all reals at {MIDDLE}", events.real, middle)]
+    lines += [line(f"all artefacts at {MIDDLE}", ~events.real, middle)]
     for fpr in FPRS:
         above = [
             score > events.quantile(name, 1 - fpr, ~events.real)[events.half] for name, score in events.scores.items()
