@@ -117,8 +117,10 @@ def by_kind(events: Events) -> str:
     lines = [line(name, events.kind == name, passing) for name in kinds]
     lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
     middle = [score >= np.float32(MIDDLE) for score in events.scores.values()]
-    lines += [line(f"all reals at {MIDDLE}", events.real, middle)]
-    lines += [line(f"all artefacts at {MIDDLE}", ~events.real, middle)]
+    lines += [
+        line(f"all reals at {MIDDLE}", events.real, middle),
+        line(f"all artefacts at {MIDDLE}", ~events.real, middle),
+    ]
     for fpr in FPRS:
         above = [
             score > events.quantile(name, 1 - fpr, ~events.real)[events.half] for name, score in events.scores.items()
@@ -241,6 +243,11 @@ def put(card: str, name: str, figure: str) -> str:
     return before + begin + figure + end + after
 
 
+def put_into(card: Path, name: str, figure: str) -> None:
+    """As `put`, in the card's file."""
+    card.write_text(put(card.read_text(), name, figure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("bundle", type=Path)
@@ -258,7 +265,7 @@ def main() -> None:
     for name, figure in figures(options.bundle, options.halves, real, options.shared):
         print(f"## {name}\n\n{figure}\n", flush=True)
         if options.card:
-            options.card.write_text(put(options.card.read_text(), name, figure))
+            put_into(options.card, name, figure)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import recipe
-from evaluate import KEPT, markdown, ours, put, share_of
+from evaluate import KEPT, markdown, ours, put, put_into, share_of
 
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.model.bundle import load_bundle
@@ -83,7 +83,7 @@ def main() -> None:
     left_out = table(options.folder, real)
     print(left_out)
     if options.card:
-        options.card.write_text(put(options.card.read_text(), FIGURE, left_out))
+        put_into(options.card, FIGURE, left_out)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ class Robust(nn.Module):
 
     beyond_data: Final = 1e30  # DN: fills such as -3.4e38 are no data; the brightest pixels are 1e5
     begin: Final = 1  # of every fourth row and column: not the middle ones, where a bad column is found
-    stride: Final = (
-        4  # 256 pixels of 63 x 63 give sigma to 7% and the median to 8% of it, at a sixteenth of the time of all
-    )
+    stride: Final = 4  # 256 pixels give the median to 8% of sigma and sigma to 7%, at a sixteenth of the time of all
     sigma_per_mad: Final = 1.4826  # of a Gaussian
     least_sigma: Final = 0.05  # DN: under the noise of any stamp; keeps a constant stamp finite
 
@@ -61,7 +59,7 @@ class CoreAndContext(nn.Module):
         self.begin = (side - core) // 2
         self.end = self.begin + core
         self.pool = max(1, side // 21)  # px averaged over: the context keeps 21 px, or what there is
-        # A convolution: `avg_pool2d` takes five times as long where channels are last, as in training, else no less.
+        # A convolution: `avg_pool2d` takes five times as long where channels are last, else no less.
         mean = torch.full((channels, 1, self.pool, self.pool), 1 / self.pool**2)
         self.register_buffer("mean", mean, persistent=False)
         # A stride in the first layer, not a pool behind two of full resolution: the same sharpness at half the time.

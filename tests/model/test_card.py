@@ -50,9 +50,7 @@ def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_ce
     assert found["ghost"] == ("200", "0.0%")
     assert found["**all artefacts**"] == ("400", "12.5%")
     assert found["**all reals**"] == ("600", "99.33%")
-    assert found["all reals at 0.5"] == (
-        "600",
-        "35.2%",
-    )  # of one half 111 transients and all variables, of the other none
+    # Of one half 111 transients and all variables, of the other none.
+    assert found["all reals at 0.5"] == ("600", "35.2%")
     assert found["all artefacts at 0.5"] == ("400", "6.25%")
     assert found["recall at FPR 5%"] == ("600", "7.67%")  # 23 of 300 are above the 25 artefacts at 0.9
