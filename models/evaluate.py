@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import blind
 import numpy as np
 import recipe
 import torch
+from blind.injection import inject
 from numpy.typing import NDArray
 from recipe import BRAAI, FILL, Table, braai_scores, halves, real_triplets, rows, scored
 
@@ -76,7 +76,7 @@ def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray
 
 def others(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
     """Events of the generator that it has never seen."""
-    made = blind.inject(real["stamps"], real["positive"] == 1, EVENTS, SEED + half)
+    made = inject(real["stamps"], real["positive"] == 1, EVENTS, SEED + half)
     return made["stamps"], made["real"], made["kind"], made["receiver"]
 
 

@@ -1,9 +1,9 @@
 """How the shipped bundle is made: models/recipe.py, with little data; and the generator that its card measures with."""
 
-import blind
 import numpy as np
 import pytest
 import recipe
+from blind import injection, kinds, light
 
 from rbstream.lab.recipe import load_recipe
 from rbstream.model import load_bundle
@@ -83,9 +83,9 @@ def test_what_lies_beside_a_candidate_is_found_centred_and_stored_with_its_own_s
 def test_the_other_generator_gives_the_same_events_for_a_seed_all_detected_and_whole_in_the_middle():
     stamps, _, _ = triplets(60, 8, ["transient", "variable"])
     positive = np.ones(60, bool)
-    one, two = (blind.inject(stamps, positive, 96, 4) for _ in range(2))
+    one, two = (injection.inject(stamps, positive, 96, 4) for _ in range(2))
     assert all(np.array_equal(one[name], two[name], equal_nan=name == "stamps") for name in one)
-    assert set(one["kind"]) == set(blind.KINDS)
+    assert set(one["kind"]) == set(kinds.KINDS)
     assert one["real"].sum() == 48
     assert one["snr"].min() >= 5
     assert np.isfinite(one["stamps"][:, :, 29:34, 29:34]).all()
@@ -97,9 +97,9 @@ def test_the_other_generator_gives_the_same_events_for_a_seed_all_detected_and_w
 def test_the_other_generators_reals_are_not_told_by_what_their_host_leaves(left, snr, outshines):
     delta = np.zeros((5, 5))
     delta[2, 2] = 1
-    empty = np.zeros((blind.SIZE, blind.SIZE))
-    scene = blind.Scene(empty, empty, empty, empty.astype(bool), 1.0, delta)
-    spot = np.exp(-0.5 * blind.R2)
-    host = spot * left / blind.matched_flux(spot).max()
-    assert blind.outshines(scene, blind.Light(host_sci=host), snr) == outshines
-    assert blind.outshines(scene, blind.Light(host_mat=host), snr) == outshines
+    empty = np.zeros((light.SIZE, light.SIZE))
+    scene = light.Scene(empty, empty, empty, empty.astype(bool), 1.0, delta)
+    spot = np.exp(-0.5 * light.R2)
+    host = spot * left / light.matched_flux(spot).max()
+    assert injection.outshines(scene, light.Light(host_sci=host), snr) == outshines
+    assert injection.outshines(scene, light.Light(host_mat=host), snr) == outshines
