@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .draw import X, Y, either, psf_flux, snr, somewhere
@@ -127,22 +129,45 @@ def reference_defect(rng: Rng, scene: Scene) -> None:
     A fifth are bites: the stack has clipped a part of what is there, as it does where stars saturate or move.
     """
     scenes = len(scene.sky)
+    patch = _patch(rng, scene)
+    # As if a PSF's flux were spread over the patch, but never thinner than over 12 px: it has to be seen.
+    level = psf_flux(scene, snr(rng, scene)) / 12
+    is_track = (rng.random(scenes) < 0.6)[:, None, None]
+    defect = np.where(is_track, track(rng, scene, 10), patch.inside * level[:, None, None])
+    # What the stacking clipped away is missing; what it didn't is too much.
+    scene.reference += (either(rng, scenes, 0.4)[:, None, None] * defect).astype(np.float32)
+    bitten = rng.random(scenes) < 0.2
+    scene.reference[bitten] = -_bite(rng, scene, patch)[bitten]
+
+
+class _Patch(NamedTuple):
+    """Rectangles around the candidates: coordinates [px] along one side (B,CANVAS,CANVAS) and, unsigned, across it, and
+    half the length of either side (B,1,1)."""
+
+    along: np.ndarray
+    across: np.ndarray
+    half_length: np.ndarray
+    half_width: np.ndarray
+
+    @property
+    def inside(self) -> np.ndarray:
+        return np.asarray((np.abs(self.along) < self.half_length) & (self.across < self.half_width))
+
+
+def _patch(rng: Rng, scene: Scene) -> _Patch:
+    scenes = len(scene.sky)
     x, y = (place[:, None, None] for place in somewhere(rng, scene))
     half = np.exp(rng.uniform(np.log(0.5), np.log(6), (2, scenes)))[:, :, None, None]
     # Half keep to rows and columns, as detectors do; what other exposures were clipped by is turned.
     angle = np.where(rng.random(scenes) < 0.5, 0, rng.uniform(0, 2 * np.pi, scenes))[:, None, None]
     along = (X - x) * np.cos(angle) + (Y - y) * np.sin(angle)
     across = np.abs((Y - y) * np.cos(angle) - (X - x) * np.sin(angle))
-    patch = (np.abs(along) < half[0]) & (across < half[1])
-    # As if a PSF's flux were spread over the patch, but never thinner than over 12 px: it has to be seen.
-    level = psf_flux(scene, snr(rng, scene)) / 12
-    is_track = (rng.random(scenes) < 0.6)[:, None, None]
-    defect = np.where(is_track, track(rng, scene, 10), patch * level[:, None, None])
-    # What the stacking clipped away is missing; what it didn't is too much.
-    scene.reference += (either(rng, scenes, 0.4)[:, None, None] * defect).astype(np.float32)
-    bitten = rng.random(scenes) < 0.2
-    # In the middle is a bite's rim: half a star, cut straight, is left.
-    rim = along - rng.uniform(-1, 0.5, (scenes, 1, 1))
-    clipped = (rim > 0) & (rim < np.minimum(2 * half[0], 6)) & (across < half[1])
-    bite = clipped * rng.uniform(0.3, 1, (scenes, 1, 1)) * render(scene.psf, scene.steady)
-    scene.reference[bitten] = -bite[bitten]
+    return _Patch(along, across, *half)
+
+
+def _bite(rng: Rng, scene: Scene, patch: _Patch) -> np.ndarray:
+    """Steady light (B,CANVAS,CANVAS) on one side of a rim through the middle: half a star, cut straight, is left."""
+    scenes = len(scene.sky)
+    rim = patch.along - rng.uniform(-1, 0.5, (scenes, 1, 1))
+    clipped = (rim > 0) & (rim < np.minimum(2 * patch.half_length, 6)) & (patch.across < patch.half_width)
+    return np.asarray(clipped * rng.uniform(0.3, 1, (scenes, 1, 1)) * render(scene.psf, scene.steady))
