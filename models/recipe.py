@@ -15,7 +15,6 @@ import math
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,17 +182,16 @@ def make(
         print(train(data, recipe, output).verdict.words)
 
 
-def crossfit(folder: Path, shared: Path, seed: int) -> None:
-    """`half0.pt` and `half1.pt`: each has seen nothing of its own half of the nights. Two processes."""
+def make_all(output: Path, folder: Path, real: Table, shared: Path, seed: int) -> None:
+    """The bundle, and `half0.pt` and `half1.pt` in a folder: each has seen nothing of its own half of the nights.
+
+    Three processes at once: none of two cores waits for a last one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(2) as pool:
-        list(pool.map(partial(_make_half, folder, shared, seed), (0, 1)))
-
-
-def _make_half(folder: Path, shared: Path, seed: int, half: int) -> None:
-    real = real_triplets(shared)
-    assert real is not None
-    make(folder / f"half{half}.pt", other_half(real, half), shared, seed)
+    learned = {output: real, **{folder / f"half{half}.pt": other_half(real, half) for half in (0, 1)}}
+    with ProcessPoolExecutor(len(learned)) as pool:
+        for each in [pool.submit(make, path, triplets, shared, seed) for path, triplets in learned.items()]:
+            each.result()
 
 
 def other_half(real: Table, half: int) -> Table:
@@ -232,10 +230,9 @@ def main() -> None:
     real = real_triplets(options.shared)
     if real is None:
         print(f"{options.shared}: no real triplets there. What is made of simulation alone is worse: do not ship it.")
+        make(options.output, None, options.shared, options.seed)
     else:
-        crossfit(options.halves, options.shared, options.seed)
-    make(options.output, real, options.shared, options.seed)
-    if real is not None:
+        make_all(options.output, options.halves, real, options.shared, options.seed)
         print(f"threshold {choose_threshold(options.output, options.halves, real, options.seed):g}")
 
 

@@ -18,8 +18,9 @@ def track(rng: Rng, scene: Scene, longest: float) -> Array:
     length = np.minimum(rng.exponential(2.5, scenes), longest)[:, None]
     angle = rng.uniform(0, np.pi, scenes)[:, None]
     along = np.linspace(-0.5, 0.5, points) * length
-    # As bright as a star of the same significance, or up to twice: most tracks are far above the noise.
-    total = psf_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, 0.7, scenes)).astype(np.float32)
+    # From a seventh of the flux of a star of the same significance, which in so few pixels is found as faint as stars
+    # are, to twice: most tracks are far above the noise.
+    total = psf_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(-2, 0.7, scenes)).astype(np.float32)
     share = rng.gamma(2.0, 1.0, (scenes, points))
     share /= share.sum(axis=1, keepdims=True)
     path = Sources(
@@ -40,11 +41,12 @@ def cosmic_ray(rng: Rng, scene: Scene) -> None:
 def hot_pixel(rng: Rng, scene: Scene) -> None:
     """One to three neighbouring pixels that are too high, or (a fifth) too low."""
     scenes = np.arange(len(scene.sky))
-    level = either(rng, len(scenes), 0.2) * psf_flux(scene, snr(rng, scene)) * 0.7
+    share = np.exp(rng.uniform(-1.6, -0.35, len(scenes)))  # of a star's flux, as of tracks
+    level = either(rng, len(scenes), 0.2) * psf_flux(scene, snr(rng, scene)) * share
     scene.science[scenes, CENTRE, CENTRE] += level
-    for share in (0.5, 0.3):  # a second and third pixel have less, in half of the cases each
+    for less in (0.5, 0.3):  # a second and third pixel have less, in half of the cases each
         step = rng.integers(-1, 2, (2, len(scenes)))
-        partner = level * share * (rng.random(len(scenes)) < 0.5)
+        partner = level * less * (rng.random(len(scenes)) < 0.5)
         scene.science[scenes, CENTRE + step[0], CENTRE + step[1]] += partner
 
 
