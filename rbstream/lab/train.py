@@ -143,7 +143,7 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * rate(self.recipe.schedule, step, self.total)
         smooth = self.recipe.label_smoothing
         channels = len(self.recipe.channels or self.data.about.channels)
-        logits = self._logits(jittered(self._normalized(stamps), channels, self.recipe))
+        logits = self.module.network(jittered(self._normalized(stamps), channels, self.recipe))
         loss = self._weighted(logits, labels * (1 - 2 * smooth) + smooth, labels).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -159,11 +159,6 @@ class _Run:
     def _normalized(self, stamps: Tensor) -> Tensor:
         normalized: Tensor = self.module.normalize(stamps)
         return normalized
-
-    def _logits(self, normalized: Tensor) -> Tensor:
-        # Channels last: a step of rbnet takes a quarter less time on a CPU.
-        logits: Tensor = self.module.network(normalized.contiguous(memory_format=torch.channels_last))
-        return logits
 
     def _weighted(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         weight = self._weights[0] * (1 - labels) + self._weights[1] * labels
@@ -187,7 +182,7 @@ class _Run:
         loss = right = 0.0
         with torch.inference_mode():
             for part, stamps in self.data.batches(rows, _AT_ONCE):
-                logits = self._logits(self._normalized(torch.from_numpy(stamps).to(self.device)))
+                logits = self.module.network(self._normalized(torch.from_numpy(stamps).to(self.device)))
                 truth = torch.from_numpy(labels[part]).to(self.device)
                 loss += float(self._weighted(logits, truth, truth).double().sum())
                 right += float(((logits >= 0) == (truth >= 0.5)).sum())
