@@ -20,7 +20,7 @@ from rbstream.packet.alert import Origin, Packet, Rejected
 from rbstream.packet.container import HEADER_SLACK_BYTES, MAGIC, Header, read_header
 from rbstream.replay.blocks import BlockGroup, block_groups
 from rbstream.replay.rejects import is_rejects, rejected_packets
-from rbstream.replay.streams import Gunzipped, joined
+from rbstream.replay.streams import BUFFER_BYTES, Gunzipped, joined
 from rbstream.replay.tar import Member, members
 from rbstream.settings import Limits
 
@@ -177,8 +177,11 @@ def _stream(name: str, file: BinaryIO, path: str | None, limits: Limits) -> Iter
     source: Source | None = None
     for source in _plain(name, inner.read(SNIFFED_BYTES), inner, None, limits):
         yield source
-    # Where the archive in it broke off just there, that was said already.
-    if unzipped.error is not None and not isinstance(source, Rejected):
+    if isinstance(source, Rejected) and source.rejection.reason != "too_large":
+        return  # the archive in it broke off: that was said already
+    while unzipped.read(BUFFER_BYTES):
+        pass  # what is behind a tar's end: only then gzip compares its checksum, and tells of damage in what was read
+    if unzipped.error is not None:
         yield Rejected(Rejection("container", "gzip", f"gzip: {unzipped.error}"), Origin(name), b"")
 
 

@@ -152,6 +152,25 @@ def test_damage_in_a_gzip_spares_what_stands_before_it(
     assert reasons(items)
 
 
+def test_a_wrong_byte_anywhere_in_a_zipped_tar_is_noticed_though_all_of_it_unzips(
+    tmp_path: Path, packets: list[bytes]
+) -> None:
+    path = write_tar(tmp_path / "n.tar", members(packets)[:20])
+    # Stored, as what is zipped twice mostly is: nothing but the checksum behind the tar's end tells of it.
+    whole, chance = gzip.compress(path.read_bytes(), 0), random.Random(4)
+    for at in (chance.randrange(100, len(whole) - 8) for _ in range(25)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert reasons(read(path))
+
+
+def test_a_member_that_is_too_large_does_not_hide_damage_before_it(tmp_path: Path, packets: list[bytes]) -> None:
+    path = write_tar(tmp_path / "n.tar", [*members(packets)[:2], ("large", bytes(2 << 20))])
+    whole = bytearray(gzip.compress(path.read_bytes(), 0))
+    whole[30_000] ^= 1  # in the first member's stamps
+    path.write_bytes(whole)
+    assert reasons(read(path, limits=Limits(packet_bytes=1 << 20))) == ["too_large", "gzip"]
+
+
 NO_PACKETS = {
     "nothing": (b"", "empty"),
     "a byte": (b"x", "not_avro"),
