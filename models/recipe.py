@@ -173,10 +173,19 @@ def _stack(path: Path, table: Table) -> Arrays:
 
 
 def make(
-    output: Path, real: Table | None, shared: Path, seed: int, without: Sequence[str] = (), part: float = 1
+    output: Path,
+    real: Table | None,
+    shared: Path,
+    seed: int,
+    without: Sequence[str] = (),
+    part: float = 1,
+    **settings: Any,
 ) -> None:
-    """A trained bundle, with its curves and history beside it. without, part: as `lessons` has them."""
-    recipe = load_recipe(TRAINING, {"seed": seed})
+    """A trained bundle, with its curves and history beside it.
+
+    without, part: as `lessons` has them. settings: of the training, others than `rbnet.toml`'s.
+    """
+    recipe = load_recipe(TRAINING, {"seed": seed, **settings})
     torch.set_num_threads(recipe.threads)  # for the soft labels too: another number sums in another order
     with tempfile.TemporaryDirectory(dir=output.parent) as folder, lessons(
         Path(folder), real, shared, seed, without, part
