@@ -1,9 +1,9 @@
 """What a network makes of artefacts that it was never shown: `python models/leave_out.py LEFT_OUT`.
 
 Each kind of artefact, and two groups of them, are left out of a training in turn, on PART of the recipe's events, in
-EPOCHS, and one half of the nights. Prints what passes of them on the other half, where 99% of the injected transients are kept,
-beside a network that was shown all, and writes it into the card (`--card models/rbnet.md`). Bundles that lie in the
-folder LEFT_OUT already are not made again.
+EPOCHS, and one half of the nights. Prints what passes of them on the other half, where 99% of the injected transients
+are kept, beside a network that was shown all, and writes it into the card (`--card models/rbnet.md`). Bundles that lie
+in the folder LEFT_OUT already are not made again.
 """
 
 import argparse

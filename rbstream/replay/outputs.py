@@ -1,10 +1,12 @@
 """Where annotated packets go: containers by schema, a folder or a tar by input. Whole, or not there."""
 
+import itertools
+import logging
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Protocol, TypeVar
 
@@ -14,6 +16,8 @@ from rbstream.packet.alert import Origin
 from rbstream.packet.container import encode_header
 from rbstream.replay.chunk import ChunkResult, Segment
 from rbstream.replay.sources import STDIN
+
+logger = logging.getLogger(__name__)
 
 # Some fifty packets; a member that grows beyond is spooled to disk.
 MEMBER_BYTES_IN_MEMORY = 4 << 20
@@ -91,8 +95,11 @@ class ContainerOutput:
         for segment, data in _segments(result, payload):
             self._files[segment.sync].write(data)
 
+    def _name(self, number: int) -> Path:
+        return self._path if number == 1 else _numbered(self._path, number)
+
     def _open(self, number: int) -> PartFile:
-        path = self._path if number == 1 else _numbered(self._path, number)
+        path = self._name(number)
         if path.resolve() in self._taken:
             raise UsageError(
                 f"{path}: needed for the packets' schema number {number}, but it is an input or "
@@ -101,7 +108,11 @@ class ContainerOutput:
         return PartFile(path)
 
     def commit(self) -> list[str]:
-        return [file.commit() for file in self._files.values()]
+        written = [file.commit() for file in self._files.values()]
+        further = map(self._name, itertools.count(len(written) + 1))
+        there = itertools.takewhile(Path.exists, further)
+        _tell_of_others([path for path in there if path.resolve() not in self._taken])
+        return written
 
     def discard(self) -> None:
         for file in self._files.values():
@@ -147,6 +158,8 @@ class FolderOutput:
                 (self._hidden / name).replace(self._folder / name)
         except OSError as error:
             raise OutputError(f"{self._folder / name}: can't be written: {error.strerror}") from error
+        visible = self._folder.glob("[!.]*")
+        _tell_of_others(sorted(path for path in visible if path.is_file() and path.name not in self._names))
         return [str(self._folder / name) for name in self._written]
 
     def discard(self) -> None:
@@ -221,6 +234,9 @@ class _Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._used = dict.fromkeys(taken, 1)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._used
+
     def unused(self, origin: Origin) -> str:
         """A file's name that was not given out before."""
         name = PurePosixPath(origin.file if origin.member is None else origin.member).name
@@ -236,6 +252,12 @@ class _Names:
         self._used[name] = number
         self._used[numbered] = 1
         return numbered
+
+
+def _tell_of_others(paths: Sequence[Path]) -> None:
+    """Whoever reads all that is there would take them for this run's: an earlier one's, with another threshold, say."""
+    if paths:
+        logger.warning("%s: was there already and is not of this run", paths[0], extra={"such_files": len(paths)})
 
 
 _AnyPath = TypeVar("_AnyPath", bound=PurePath)

@@ -182,6 +182,29 @@ def test_inputs_of_one_name_get_a_file_each(bundle: Path, night: Path, tmp_path:
     assert [len(records(Path(path))) for path in summary["outputs"]] == [60, 60]
 
 
+def test_what_an_earlier_run_left_beside_the_outputs_is_told_of(
+    bundle: Path, night: Path, inputs: list[Path], tmp_path: Path
+) -> None:
+    def told(*arguments: object) -> str:
+        done = rbstream("replay", "--model", bundle, "--device", "cpu", "--set", "log.format=text", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    before, other = "was there already and is not of this run", tmp_path / "out.2.avro"
+    assert before not in told(*inputs, "-o", tmp_path / "out.avro")
+    assert before not in told(*inputs, "-o", tmp_path / "out.avro")  # all of it is written again
+    assert f"{other}: {before} (such_files=1)" in told(night, "-o", tmp_path / "out.avro")
+    assert before not in told(night, other, "-o", tmp_path / "out.avro", "--threshold", 0)  # an input is no surprise
+
+    (tmp_path / "none.avro").write_bytes(b"")
+    nothing = told(tmp_path / "none.avro", "-o", tmp_path / "out.avro")
+    assert f"{tmp_path / 'out.avro'}: {before} (such_files=2)" in nothing
+
+    assert before not in told(inputs[0], "-o", f"{tmp_path}/each/", "--threshold", 0)
+    assert before not in told(inputs[0], "-o", f"{tmp_path}/each/", "--threshold", 0)
+    assert f"{tmp_path}/each/00.avro: {before}" in told(inputs[0], "-o", f"{tmp_path}/each/", "--where", "magpsf < 0")
+
+
 def refused(bundle: Path, *arguments: object) -> str:
     done = rbstream("replay", "--model", bundle, "--device", "cpu", *arguments)
     assert done.returncode == 2, (done.stdout, done.stderr)
