@@ -73,7 +73,7 @@ def _read(source: Path) -> tuple[list[dict[str, Any]], Weights]:
     try:
         import h5py
     except ImportError as error:
-        raise UsageError("reading Keras files needs h5py: pip install 'rbstream[import]'") from error
+        raise UsageError("reading Keras files needs h5py; in rbstream's source, pip install '.[import]'") from error
     try:
         with h5py.File(source, "r") as file:
             config = file.attrs.get("model_config")
