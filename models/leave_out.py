@@ -22,7 +22,7 @@ from rbstream.simulate.kinds import BOGUS
 
 FIGURE = "left out"  # its name in the card
 HALF = 0  # that is judged; the networks learn from the other
-PART, EPOCHS = 0.1, 6  # of the recipe's events, and how often: 5 minutes a network, where its own training takes 80
+PART, EPOCHS = 0.1, 6  # of the recipe's events, and how often: 6 minutes a network on one core
 LINES = ("streak", "diffraction_spike", "masked_star_spike", "bleed", "bad_column")
 SUBTRACTION = ("misaligned_star", "misaligned_galaxy", "psf_ring", "rough_star", "flux_scale")
 LEFT_OUT: dict[str, tuple[str, ...]] = {
