@@ -35,6 +35,7 @@ EVENTS, SEED = 8_000, 20_000_000  # in each half's triplets; a seed that the rec
 KEPT = 0.99  # share of the injected transients that the compared threshold keeps
 FPRS = (0.01, 0.05)
 MIDDLE = 0.5  # the threshold of who has not chosen one
+MANY = 20  # alerts of a night that is shown by itself
 BATCH, ROUNDS = 32, 60  # alerts at once, at which a core is fastest; rounds of which the best counts
 OURS = "rbnet"
 
@@ -104,14 +105,19 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
 
 
-def by_kind(events: Events) -> str:
-    """What passes, by kind, where each network keeps KEPT of the transients; all at MIDDLE; and recalls at FPRS."""
+def by_kind(events: Events, threshold: float) -> str:
+    """What passes, by kind, where each network keeps KEPT of the transients; all at MIDDLE; and recalls at FPRS.
+
+    threshold: the bundle's own, for one more column.
+    """
     scenes = Scenes(events.scene, 0)
     at = {name: events.quantile(name, 1 - KEPT, events.transient) for name in events.scores}
     passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
+    passing.append(events.scores[OURS] >= np.float32(threshold))
 
-    def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
-        return [name, str(chosen.sum()), *(share_of(scenes, chosen, hit) for hit in hits)]
+    def line(name: str, chosen: Mask, hits: Sequence[Mask]) -> list[str]:
+        cells = [share_of(scenes, chosen, hit) for hit in hits]
+        return [name, str(chosen.sum()), *cells, *[""] * (len(passing) - len(cells))]
 
     kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
     lines = [line(name, events.kind == name, passing) for name in kinds]
@@ -127,7 +133,7 @@ def by_kind(events: Events) -> str:
         ]
         lines.append(line(f"recall at FPR {fpr:.0%}", events.real, above))
     heads = [f"{name} >= " + ", ".join(f"{each:.3g}" for each in thresholds) for name, thresholds in at.items()]
-    return markdown(["", "events", *heads], lines)
+    return markdown(["", "events", *heads, f"{OURS} >= {threshold:g}"], lines)
 
 
 def calibration(events: Events) -> str:
@@ -167,13 +173,26 @@ def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
     return markdown([f"at {threshold:g}", "alerts", *scores], lines)
 
 
-def asteroids_by_night(real: Table, score: Array, threshold: float) -> str:
-    """Known asteroids and how many of them don't pass, night by night."""
-    lines = []
-    for night in np.unique(real["night"][real["asteroid"]]):
-        here = real["asteroid"] & (real["night"] == night)
-        lines.append([str(night), str(here.sum()), str((score[here] < np.float32(threshold)).sum())])
-    return markdown(["night (JD)", "known asteroids", "missed"], lines)
+def by_night(real: Table, score: Array, threshold: float) -> str:
+    """What goes wrong on real triplets, by night, and in all, with intervals by bootstrap over nights."""
+    passes = score >= np.float32(threshold)
+    wrong = {
+        "known asteroids missed": (real["asteroid"], ~passes),
+        "fail though both BRAAIs above 0.9": (real["consensus"] == 1, ~passes),
+        "pass though both under 0.1": (real["consensus"] == 0, passes),
+    }
+    nights, counts = np.unique(real["night"], return_counts=True)
+    shown = nights[(counts >= MANY) | np.isin(nights, real["night"][real["asteroid"]])]
+
+    def line(name: str, here: Mask) -> list[str]:
+        cells = (f"{(hit & of & here).sum()} of {(of & here).sum()}" for of, hit in wrong.values())
+        return [name, str(here.sum()), *cells]
+
+    lines = [line(str(night), real["night"] == night) for night in shown]
+    lines.append(line(f"{len(nights) - len(shown)} others", ~np.isin(real["night"], shown)))
+    scenes = Scenes(real["night"], 0)
+    lines.append(["all", str(len(score)), *(share_of(scenes, of, hit) for of, hit in wrong.values())])
+    return markdown(["night (JD)", "alerts", *wrong], lines)
 
 
 def over_thresholds(real: Table, score: Array) -> str:
@@ -213,10 +232,10 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
     score = recipe.held_out(folder, real)
     yield "threshold", over_thresholds(real, score)
     yield "real", on_real(real, {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}, threshold)
-    yield "asteroids", asteroids_by_night(real, score, threshold)
+    yield "nights", by_night(real, score, threshold)
     for name, generator in (("own", ours), ("other", others)):
         events = held_out(generator, real, scorers, shared)
-        yield f"{name} kinds", by_kind(events)
+        yield f"{name} kinds", by_kind(events, threshold)
         yield f"{name} calibration", calibration(events)
     yield "cost", cost(bundle, shared)
 
@@ -224,7 +243,7 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
 FIGURES = (
     "threshold",
     "real",
-    "asteroids",
+    "nights",
     "own kinds",
     "own calibration",
     "other kinds",

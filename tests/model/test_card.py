@@ -41,9 +41,12 @@ def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_ce
     both, half = np.tile(kinds, 2), np.repeat([0, 1], 500)
     scores = {"rbnet": np.concatenate([score, score / 10]).astype(np.float32)}  # ten times as low: the same, by rank
     events = evaluate.Events(np.isin(both, ["transient", "variable"]), both, np.arange(1000), half, scores)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_kind(events).splitlines()]
-    found = {name: (n, passing.split()[0]) for name, n, passing in lines[2:]}
-    assert lines[0] == ["", "events", "rbnet >= 0.109, 0.0109"]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_kind(events, 0.95).splitlines()]
+    found = {name: (n, passing.split()[0]) for name, n, passing, _ in lines[2:]}
+    assert lines[0] == ["", "events", "rbnet >= 0.109, 0.0109", "rbnet >= 0.95"]
+    own = {name: passing.split()[:1] for name, _, _, passing in lines[2:]}
+    assert own["transient"] == ["3.00%"]  # 12 of one half's 200
+    assert own["all reals at 0.5"] == []
     assert found["transient"] == ("400", "99.00%")
     assert found["variable"] == ("200", "100.0%")
     assert found["streak"] == ("200", "25.0%")
@@ -54,3 +57,18 @@ def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_ce
     assert found["all reals at 0.5"] == ("600", "35.2%")
     assert found["all artefacts at 0.5"] == ("400", "6.25%")
     assert found["recall at FPR 5%"] == ("600", "7.67%")  # 23 of 300 are above the 25 artefacts at 0.9
+
+
+def test_real_triplets_are_counted_by_night_and_small_nights_together():
+    night = np.repeat([1, 2, 3, 4], [30, 5, 3, 2])
+    real = {"night": night, "asteroid": night == 4, "consensus": np.tile([1, 0], 20)}
+    score = np.where(np.arange(40) < 10, 0.9, 0.1).astype(np.float32)
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_night(real, score, 0.5).splitlines()
+    ]
+    assert lines[2:5] == [
+        ["1", "30", "0 of 0", "10 of 15", "5 of 15"],
+        ["4", "2", "2 of 2", "1 of 1", "0 of 1"],
+        ["2 others", "8", "0 of 0", "4 of 4", "0 of 4"],
+    ]
+    assert [cell.split()[0] for cell in lines[5]] == ["all", "40", "100.0%", "75.0%", "25.0%"]

@@ -53,6 +53,32 @@ def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch
     assert digests[0] == digests[1]
 
 
+def test_a_bundle_is_replaced_only_when_all_networks_are_made_and_its_threshold_is_chosen(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
+    real = table() | {"consensus": np.ones(40, np.int8)}
+    monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
+    output, folder = tmp_path / "net.pt", tmp_path / "halves"
+    output.write_bytes(b"before")
+    monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(output), "--halves", str(folder)])
+    choose_threshold = recipe.choose_threshold
+    monkeypatch.setattr(recipe, "choose_threshold", broken_disk)
+    with pytest.raises(OSError, match="no space left"):
+        recipe.main()
+    assert output.read_bytes() == b"before"
+    assert {path.name for path in folder.glob("*.pt")} == {"net.pt", "half0.pt", "half1.pt"}
+    assert not list(folder.glob("*.checkpoint"))  # one would be in the way of another run
+
+    threshold = choose_threshold(output, folder, real, 1)
+    manifest = load_bundle(output).manifest
+    assert manifest.threshold == threshold
+    assert manifest.version == load_bundle(folder / "net.pt").manifest.version
+    assert (recipe.held_out(folder, real) >= np.float32(threshold)).mean() >= 1 - recipe.LOST
+
+
+def broken_disk(*_):
+    raise OSError("no space left")
+
+
 def test_no_night_is_in_both_halves_and_they_are_nearly_equal():
     night = np.repeat(np.arange(7), [50, 30, 20, 5, 5, 5, 5])
     half = recipe.halves(night)
