@@ -1,7 +1,7 @@
-"""Batches for training: which rows in which step, and how they are turned about. All of it follows from the seed."""
+"""Batches for training: which rows in which step, turned about and normalised. All of it follows from the seed."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ _AHEAD = 3  # batches read while a step is computed: enough to hide a slow one, 
 
 
 class Batch(NamedTuple):
-    """A step's: its number in the whole training, stamps (n, C, size, size) and labels (n,)."""
+    """A step's: its number in the whole training, stamps (n, C, side, side), prepared, and labels (n,)."""
 
     step: int
     stamps: Tensor
@@ -25,10 +25,15 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Reads a data set's training rows, epoch by epoch, in a thread of its own."""
+    """Reads and prepares a data set's training rows, epoch by epoch, in a thread of its own.
 
-    def __init__(self, data: DataSet, rows: NDArray[np.int64], recipe: Recipe) -> None:
-        self._data, self._rows, self._recipe = data, rows, recipe
+    prepare: from stamps (n, C, size, size) to what the network sees. There, it takes time on another core only.
+    """
+
+    def __init__(
+        self, data: DataSet, rows: NDArray[np.int64], recipe: Recipe, prepare: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._data, self._rows, self._recipe, self._prepare = data, rows, recipe, prepare
         self._labels = data.column("label")
         self.steps = max(1, self._epoch_rows() // recipe.batch)
         """In an epoch. The rest of the rows, less than a batch, has its turn in another epoch."""
@@ -68,7 +73,7 @@ class Loader:
             raise DataError(f"{self._data.path}: row {rows[empty][0]} has no data in any pixel; leave it out")
         # A stream of its own for each step: one that is resumed needs no generator's state.
         turned = turn_about(stamps, self._recipe, np.random.default_rng([self._recipe.seed, step, 1]))
-        return Batch(step, torch.from_numpy(turned), torch.from_numpy(self._labels[rows]))
+        return Batch(step, self._prepare(torch.from_numpy(turned)), torch.from_numpy(self._labels[rows]))
 
 
 def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stamps:

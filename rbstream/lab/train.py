@@ -93,7 +93,7 @@ class _Run:
         if state.network:
             self.module.network.load_state_dict(state.network)
             self._optimizer.load_state_dict(state.optimizer)
-        self._loader = Loader(data, rows["train"], recipe)
+        self._loader = Loader(data, rows["train"], recipe, self._normalized)
         self._loss = LOSSES[recipe.loss]
         self._weights = class_weights(recipe, data.column("label")[rows["train"]]).to(self.device)
         sample = np.random.default_rng([recipe.seed, 2])
@@ -124,7 +124,7 @@ class _Run:
         epoch, first = divmod(self.state.step, self._loader.steps)
         kept = time.monotonic()
         for batch in self._loader.epoch(epoch, first):
-            loss = self._step(batch.step, batch.stamps.to(self.device), batch.labels.to(self.device))
+            loss = self._step(batch.step, batch.stamps, batch.labels.to(self.device))
             self.state.step = batch.step + 1
             seen = (self.state.step - self._begun) * self.recipe.batch
             progress.show(seen, self.state.step, epoch=epoch + 1, loss=round(loss, 4))
@@ -135,7 +135,7 @@ class _Run:
                 self._snapshot()
                 kept = time.monotonic()
 
-    def _step(self, step: int, stamps: Tensor, labels: Tensor) -> float:
+    def _step(self, step: int, normalized: Tensor, labels: Tensor) -> float:
         # Dropout draws from a seed of the step: a resumed training needs no generator's state.
         torch.manual_seed(self.recipe.seed * 1_000_003 + step)
         self.module.network.train()
@@ -143,7 +143,7 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * rate(self.recipe.schedule, step, self.total)
         smooth = self.recipe.label_smoothing
         channels = len(self.recipe.channels or self.data.about.channels)
-        logits = self.module.network(jittered(self._normalized(stamps), channels, self.recipe))
+        logits = self.module.network(jittered(normalized, channels, self.recipe))
         loss = self._weighted(logits, labels * (1 - 2 * smooth) + smooth, labels).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -157,7 +157,7 @@ class _Run:
 
     @torch.no_grad()
     def _normalized(self, stamps: Tensor) -> Tensor:
-        normalized: Tensor = self.module.normalize(stamps)
+        normalized: Tensor = self.module.normalize(stamps.to(self.device))
         return normalized
 
     def _weighted(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class _Run:
         loss = right = 0.0
         with torch.inference_mode():
             for part, stamps in self.data.batches(rows, _AT_ONCE):
-                logits = self.module.network(self._normalized(torch.from_numpy(stamps).to(self.device)))
+                logits = self.module.network(self._normalized(torch.from_numpy(stamps)))
                 truth = torch.from_numpy(labels[part]).to(self.device)
                 loss += float(self._weighted(logits, truth, truth).double().sum())
                 right += float(((logits >= 0) == (truth >= 0.5)).sum())

@@ -287,7 +287,7 @@ def test_balanced_sampling_shows_both_classes_equally_and_class_weights_are_appl
     with DataWriter(tmp_path / "d", ("difference",), 21, "ztf", {}) as writer:
         writer.add(noise(200), label=(np.arange(200) % 10 == 0))
         data = writer.commit()
-    loader = Loader(data, data.rows("train"), Recipe(sampling="balanced", batch=10))
+    loader = Loader(data, data.rows("train"), Recipe(sampling="balanced", batch=10), torch.clone)
     labels = torch.cat([batch.labels for batch in loader.epoch(0)])
     assert labels.mean() == pytest.approx(0.5, abs=0.03)
     assert len(labels) == 250
@@ -295,7 +295,7 @@ def test_balanced_sampling_shows_both_classes_equally_and_class_weights_are_appl
 
 def test_an_epoch_begun_in_its_middle_is_the_rest_of_it(spots):
     with DataSet(spots) as data:
-        loader = Loader(data, data.rows("train"), Recipe(batch=32, random_crop=3))
+        loader = Loader(data, data.rows("train"), Recipe(batch=32, random_crop=3), torch.clone)
         whole = list(loader.epoch(1))
         rest = list(loader.epoch(1, 5))
     assert [batch.step for batch in rest] == [batch.step for batch in whole[5:]]

@@ -36,12 +36,14 @@ def table(n=40, seed=3):
 
 def test_without_the_shared_data_it_learns_from_simulation_alone_and_says_so(quick, monkeypatch, tmp_path, capsys):
     arguments = ["recipe.py", "--shared", str(tmp_path / "nowhere"), "-o", str(tmp_path / "alone.pt")]
-    monkeypatch.setattr("sys.argv", [*arguments, "--halves", str(tmp_path / "halves")])
+    monkeypatch.setattr("sys.argv", arguments)
     recipe.main()
     assert "no real triplets" in capsys.readouterr().out
     manifest = load_bundle(tmp_path / "alone.pt").manifest
     assert [source.get("simulated") for source in manifest.provenance["data"]["source"]["sources"]] == [300]
-    assert not (tmp_path / "halves").exists()
+    monkeypatch.setattr("sys.argv", [*arguments, "--halves", str(tmp_path / "halves")])
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main()
 
 
 def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch, tmp_path):
@@ -53,30 +55,39 @@ def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch
     assert digests[0] == digests[1]
 
 
-def test_a_bundle_is_replaced_only_when_all_networks_are_made_and_its_threshold_is_chosen(quick, monkeypatch, tmp_path):
+def test_a_bundle_is_replaced_only_when_all_is_made_and_has_the_threshold_of_the_halves(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
-    real = table() | {"consensus": np.ones(40, np.int8)}
-    monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
-    output, folder = tmp_path / "net.pt", tmp_path / "halves"
+    output = tmp_path / "net.pt"
     output.write_bytes(b"before")
-    monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(output), "--halves", str(folder)])
-    choose_threshold = recipe.choose_threshold
-    monkeypatch.setattr(recipe, "choose_threshold", broken_disk)
-    with pytest.raises(OSError, match="no space left"):
-        recipe.main()
+    with monkeypatch.context() as broken:
+        broken.setattr(recipe, "write_with_threshold", broken_disk)
+        with pytest.raises(OSError, match="no space left"):
+            recipe.make(output, table(), tmp_path, seed=5)
     assert output.read_bytes() == b"before"
-    assert {path.name for path in folder.glob("*.pt")} == {"net.pt", "half0.pt", "half1.pt"}
-    assert not list(folder.glob("*.checkpoint"))  # one would be in the way of another run
-
-    threshold = choose_threshold(output, folder, real, 1)
-    manifest = load_bundle(output).manifest
-    assert manifest.threshold == threshold
-    assert manifest.version == load_bundle(folder / "net.pt").manifest.version
-    assert (recipe.held_out(folder, real) >= np.float32(threshold)).mean() >= 1 - recipe.LOST
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+    recipe.make(output, table(), tmp_path, seed=5)
+    assert load_bundle(output).manifest.threshold == recipe.THRESHOLD
 
 
 def broken_disk(*_):
     raise OSError("no space left")
+
+
+def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_in_fifty(
+    quick, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
+    real = table() | {"consensus": np.ones(40, np.int8)}
+    monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
+    monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(tmp_path / "net.pt"), "--halves", str(tmp_path / "halves")])
+    recipe.main()
+    assert {path.name for path in tmp_path.glob("**/*.pt")} == {"half0.pt", "half1.pt"}
+    best = recipe.best_threshold(tmp_path / "halves", real)
+    assert f"threshold {best:g}, and THRESHOLD is 0.36: write it there" in capsys.readouterr().out
+    score = recipe.held_out(tmp_path / "halves", real)
+    assert (score >= np.float32(best)).all()  # one in 40 would be too many
+    seen = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance["data"] for half in range(2)]
+    assert seen[0] != seen[1]
 
 
 def test_no_night_is_in_both_halves_and_they_are_nearly_equal():
