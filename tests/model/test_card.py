@@ -7,6 +7,7 @@ import evaluate
 import leave_out
 import numpy as np
 import pytest
+import recipe
 
 from rbstream.model import load_bundle
 
@@ -18,6 +19,7 @@ def test_the_card_speaks_of_the_bundle_beside_it():
     assert f"| at {manifest.threshold:g} |" in card
     assert re.search(rf"^{manifest.threshold:g}: ", card, re.MULTILINE)
     assert manifest.version in card
+    assert manifest.threshold == recipe.THRESHOLD
 
 
 def test_figures_are_put_between_their_marks_and_nothing_else_changes():

@@ -79,11 +79,12 @@ def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_i
     monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
     real = table() | {"consensus": np.ones(40, np.int8)}
     monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
+    monkeypatch.setattr(recipe, "THRESHOLD", 0.01)
     monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(tmp_path / "net.pt"), "--halves", str(tmp_path / "halves")])
     recipe.main()
     assert {path.name for path in tmp_path.glob("**/*.pt")} == {"half0.pt", "half1.pt"}
     best = recipe.best_threshold(tmp_path / "halves", real)
-    assert f"threshold {best:g}, and THRESHOLD is 0.36: write it there" in capsys.readouterr().out
+    assert f"threshold {best:g}, and THRESHOLD is 0.01: write it there" in capsys.readouterr().out
     score = recipe.held_out(tmp_path / "halves", real)
     assert (score >= np.float32(best)).all()  # one in 40 would be too many
     seen = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance["data"] for half in range(2)]
