@@ -115,7 +115,7 @@ def by_kind(events: Events, threshold: float) -> str:
     passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
     passing.append(events.scores[OURS] >= np.float32(threshold))
 
-    def line(name: str, chosen: Mask, hits: Sequence[Mask]) -> list[str]:
+    def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
         cells = [share_of(scenes, chosen, hit) for hit in hits]
         return [name, str(chosen.sum()), *cells, *[""] * (len(passing) - len(cells))]
 

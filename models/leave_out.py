@@ -80,7 +80,6 @@ def main() -> None:
         parser.error(f"{options.shared} has no real triplets to measure on")
     if options.card:
         put(options.card.read_text(), FIGURE, "")  # now, and not after an hour
-    options.folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(partial(_train, options.folder, options.shared, options.seed), LEFT_OUT))
     left_out = table(options.folder, real)

@@ -179,11 +179,13 @@ def make(
     seed: int,
     without: Sequence[str] = (),
     part: float = 1,
+    threshold: float | None = None,
     **settings: Any,
 ) -> None:
     """A trained bundle, with its curves and history beside it, once all are whole.
 
-    without, part: as `lessons` has them. settings: of the training, others than `rbnet.toml`'s.
+    without, part: as `lessons` has them. threshold: the one that LOST asks for, where it is known.
+    settings: of the training, others than `rbnet.toml`'s.
     """
     recipe = load_recipe(TRAINING, {"seed": seed, **settings})
     torch.set_num_threads(recipe.threads)  # for the soft labels too: another number sums in another order
@@ -193,10 +195,10 @@ def make(
     ) as data:  # fmt: skip
         made = Path(folder) / output.name  # with its checkpoint, which would be in the way of another run
         print(train(data, recipe, made).verdict.words)
-        if real is not None:
+        if threshold is not None:
             rule = f"loses at most {LOST:.1%} of what both BRAAIs score above 0.9, on held-out nights"
             command = f"python models/recipe.py --seed {seed}"
-            write_with_threshold(made, read_bundle(made), THRESHOLD, {"rule": rule, "made with": command})
+            write_with_threshold(made, read_bundle(made), threshold, {"rule": rule, "made with": command})
         for kind in (".curves.png", ".history.csv", ".pt"):
             made.with_suffix(kind).replace(output.with_suffix(kind))
 
@@ -247,7 +249,7 @@ def main() -> None:
         return
     if real is None:
         print(f"{options.shared}: no real triplets there. What is made of simulation alone is worse: do not ship it.")
-    make(options.output, real, options.shared, options.seed)
+    make(options.output, real, options.shared, options.seed, threshold=None if real is None else THRESHOLD)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ class FolderOutput:
         except OSError as error:
             raise OutputError(f"{self._folder / name}: can't be written: {error.strerror}") from error
         visible = self._folder.glob("[!.]*")
-        _tell_of_others(sorted(path for path in visible if path.is_file() and path.name not in self._names))
+        _tell_of_others(sorted(path for path in visible if path.name not in self._names and path.is_file()))
         return [str(self._folder / name) for name in self._written]
 
     def discard(self) -> None:

@@ -35,6 +35,10 @@ def test_the_card_has_a_place_for_every_figure(name):
     assert "new" in evaluate.put((MODELS / "rbnet.md").read_text(), name, "new")
 
 
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
 def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_cent_of_the_transients():
     kinds = np.repeat(["transient", "variable", "streak", "ghost"], [200, 100, 100, 100])
     score = np.concatenate(
@@ -43,7 +47,7 @@ def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_ce
     both, half = np.tile(kinds, 2), np.repeat([0, 1], 500)
     scores = {"rbnet": np.concatenate([score, score / 10]).astype(np.float32)}  # ten times as low: the same, by rank
     events = evaluate.Events(np.isin(both, ["transient", "variable"]), both, np.arange(1000), half, scores)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_kind(events, 0.95).splitlines()]
+    lines = cells(evaluate.by_kind(events, 0.95))
     found = {name: (n, passing.split()[0]) for name, n, passing, _ in lines[2:]}
     assert lines[0] == ["", "events", "rbnet >= 0.109, 0.0109", "rbnet >= 0.95"]
     own = {name: passing.split()[:1] for name, _, _, passing in lines[2:]}
@@ -65,9 +69,7 @@ def test_real_triplets_are_counted_by_night_and_small_nights_together():
     night = np.repeat([1, 2, 3, 4], [30, 5, 3, 2])
     real = {"night": night, "asteroid": night == 4, "consensus": np.tile([1, 0], 20)}
     score = np.where(np.arange(40) < 10, 0.9, 0.1).astype(np.float32)
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in evaluate.by_night(real, score, 0.5).splitlines()
-    ]
+    lines = cells(evaluate.by_night(real, score, 0.5))
     assert lines[2:5] == [
         ["1", "30", "0 of 0", "10 of 15", "5 of 15"],
         ["4", "2", "2 of 2", "1 of 1", "0 of 1"],

@@ -16,6 +16,7 @@ def quick(monkeypatch):
     for name, few in (("ALONE", 300), ("SIMULATED", 100), ("INJECTED", 200)):
         monkeypatch.setattr(recipe, name, few)
     monkeypatch.setattr(recipe, "VALIDATION", 0.2)
+    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
     monkeypatch.setattr(recipe, "load_recipe", lambda path, given: load_recipe(path, given | {"epochs": 1}))
 
 
@@ -47,7 +48,6 @@ def test_without_the_shared_data_it_learns_from_simulation_alone_and_says_so(qui
 
 
 def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
     digests = []
     for name in "ab":
         recipe.make(tmp_path / f"{name}.pt", table(), tmp_path, seed=5)
@@ -56,17 +56,20 @@ def test_the_same_seed_makes_the_same_bundle_of_real_triplets(quick, monkeypatch
 
 
 def test_a_bundle_is_replaced_only_when_all_is_made_and_has_the_threshold_of_the_halves(quick, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
     output = tmp_path / "net.pt"
     output.write_bytes(b"before")
+    monkeypatch.setattr(recipe, "real_triplets", lambda _: table())
+    monkeypatch.setattr("sys.argv", ["recipe.py", "--seed", "5", "-o", str(output)])
     with monkeypatch.context() as broken:
         broken.setattr(recipe, "write_with_threshold", broken_disk)
         with pytest.raises(OSError, match="no space left"):
-            recipe.make(output, table(), tmp_path, seed=5)
+            recipe.main()
     assert output.read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
-    recipe.make(output, table(), tmp_path, seed=5)
-    assert load_bundle(output).manifest.threshold == recipe.THRESHOLD
+    recipe.main()
+    manifest = load_bundle(output).manifest
+    assert manifest.threshold == recipe.THRESHOLD
+    assert manifest.provenance["threshold"]["made with"] == "python models/recipe.py --seed 5"
 
 
 def broken_disk(*_):
@@ -76,7 +79,6 @@ def broken_disk(*_):
 def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_in_fifty(
     quick, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(recipe, "braai_scores", lambda _, stamps: {n: np.full(len(stamps), 0.5) for n in recipe.BRAAI})
     real = table() | {"consensus": np.ones(40, np.int8)}
     monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
     monkeypatch.setattr(recipe, "THRESHOLD", 0.01)
@@ -87,8 +89,9 @@ def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_i
     assert f"threshold {best:g}, and THRESHOLD is 0.01: write it there" in capsys.readouterr().out
     score = recipe.held_out(tmp_path / "halves", real)
     assert (score >= np.float32(best)).all()  # one in 40 would be too many
-    seen = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance["data"] for half in range(2)]
-    assert seen[0] != seen[1]
+    made = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance for half in range(2)]
+    assert made[0]["data"] != made[1]["data"]
+    assert all("threshold" not in each for each in made)  # nobody has chosen one for them
 
 
 def test_no_night_is_in_both_halves_and_they_are_nearly_equal():
