@@ -26,7 +26,8 @@ class Robust(nn.Module):
     least_sigma: Final = 0.05  # DN: under the noise of any stamp; keeps a constant stamp finite
 
     def forward(self, stamps: Tensor) -> Tensor:
-        valid = stamps.abs() < self.beyond_data  # False for NaN
+        size = stamps.abs()
+        valid = size < self.beyond_data  # False for NaN
         sample = stamps[:, :, self.begin :: self.stride, self.begin :: self.stride].flatten(2)
         sample = torch.where(sample.abs() < self.beyond_data, sample, math.nan)
         median = sample.nanmedian(dim=2, keepdim=True)[0]
@@ -36,7 +37,8 @@ class Robust(nn.Module):
         noise = torch.nan_to_num(sigma).clamp_min(self.least_sigma).unsqueeze(3)
         # Masked before it is divided: the slope of a NaN would make those of all pixels NaN, by way of the noise.
         image = torch.where(valid, stamps - level, 0.0) / noise
-        masked = valid.all(dim=1, keepdim=True).logical_not().to(torch.float32)
+        # The largest is NaN where one is. `valid.all(dim=1)` says the same in twice the time.
+        masked = (size.amax(dim=1, keepdim=True) < self.beyond_data).logical_not().to(torch.float32)
         return torch.cat([image, masked], dim=1)
 
 
