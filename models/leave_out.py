@@ -16,6 +16,7 @@ import numpy as np
 import recipe
 from evaluate import KEPT, markdown, ours, put, put_into, share_of
 
+from rbstream import log
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.model.bundle import load_bundle
 from rbstream.simulate.kinds import BOGUS
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--card", type=Path, help="write the table into this card, too")
     options = parser.parse_args()
+    log.set_up()
     real = recipe.real_triplets(options.shared)
     if real is None:
         parser.error(f"{options.shared} has no real triplets to measure on")

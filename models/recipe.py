@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rbstream import log
 from rbstream.lab.dataset import DataSet
 from rbstream.lab.recipe import load_recipe
 from rbstream.lab.sources.arrays import Arrays
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("models/rbnet.pt"))
     parser.add_argument("--halves", type=Path, help="make both halves' networks in this folder instead")
     options = parser.parse_args()
+    log.set_up()
     real = real_triplets(options.shared)
     if options.halves:
         if real is None:

@@ -6,13 +6,14 @@ were scenes thrown away with events, each kind would keep the scenes that suit i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from .columns import join, take
+from .columns import Batch, join, take
 from .detect import DETECTION, SIZE, Detection, observe
 from .draw import X, Y
 from .hosts import give_hosts
@@ -35,6 +36,12 @@ _OFF_TRUTH = 2  # px: a detection farther than this from a compact event is of s
 _OUTSHINE = 2.0
 # Events tried in a scene, then another is drawn: four in a thousand are so rough that nothing outshines them.
 _PATIENCE = 25
+
+
+class Each(Protocol):
+    """Makes a batch of each number, in order: `map`, or what does as much in several processes."""
+
+    def __call__(self, make: Callable[[int], Batch], numbers: Sequence[int], /) -> Iterable[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -66,21 +73,23 @@ def triplets(n: int, seed: int, kinds: Iterable[str] | None = None) -> tuple[Arr
     return stamps, real, kind
 
 
-def alerts(n: int, seed: int, kinds: Iterable[str] | None = None) -> Iterator[Alerts]:
+def alerts(n: int, seed: int, kinds: Iterable[str] | None = None, each: Each = map) -> Iterator[Alerts]:
     """The same N alerts for the same seed, in batches; a longer night begins with the shorter one.
 
     kinds: names of those to draw (None: all); half of the alerts are real where there are both classes among them.
-    Raises ValueError for unknown names.
+    each: as `map`, for one that draws several batches at once. Raises ValueError for unknown names.
     """
-    names = known_kinds(kinds)
-    return (
-        take(_batch(np.random.default_rng([seed, batch]), names), slice(min(BATCH, n - begin)))
-        for batch, begin in enumerate(range(0, n, BATCH))
-    )
+    return cut(each(partial(_batch, seed, known_kinds(kinds)), range(-(-n // BATCH))), n)
 
 
-def _batch(rng: Rng, names: tuple[str, ...]) -> Alerts:
-    """BATCH detected alerts of random kinds."""
+def cut(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
+    """Batches of BATCH, the last one cut short where they would be more than n."""
+    return (take(batch, slice(n - number * BATCH)) for number, batch in enumerate(batches))
+
+
+def _batch(seed: int, names: tuple[str, ...], number: int) -> Alerts:
+    """BATCH detected alerts of random kinds, from a stream of their own."""
+    rng = np.random.default_rng([seed, number])
     kind = draw_kinds(rng, BATCH, names)
     host = draw_hosts(rng, kind)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from .alerts import BATCH, until_detected
-from .columns import take
+from .alerts import BATCH, Each, cut, until_detected
 from .detect import SIZE, Detection, detect, shine, transfer
 from .hosts import give_hosts
 from .kinds import KINDS, draw_hosts, draw_kinds, is_real, known_kinds
@@ -89,23 +89,22 @@ def receivers(stamps: Array, positive: np.ndarray) -> Receivers:
     return Receivers(stamps[usable], np.asarray(noise[usable], np.float32), index)
 
 
-def injections(receivers: Receivers, n: int, seed: int, kinds: Iterable[str] | None = None) -> Iterator[Injected]:
+def injections(
+    receivers: Receivers, n: int, seed: int, kinds: Iterable[str] | None = None, each: Each = map
+) -> Iterator[Injected]:
     """N alerts in batches, the same for the same seed; a longer run begins with the shorter one.
 
-    kinds: names of those to draw (None: all); half of the alerts are real where there are both classes among them.
-    Raises ValueError for unknown names, and where there are no receivers.
+    kinds, each: as `alerts` has them. Raises ValueError for unknown names, and where there are no receivers.
     """
     names = known_kinds(kinds)
     if not len(receivers.noise):
         raise ValueError("no receivers: no triplet has data in its middle")
-    return (
-        take(_batch(np.random.default_rng([seed, batch]), receivers, names), slice(min(BATCH, n - begin)))
-        for batch, begin in enumerate(range(0, n, BATCH))
-    )
+    return cut(each(partial(_batch, receivers, seed, names), range(-(-n // BATCH))), n)
 
 
-def _batch(rng: Rng, receivers: Receivers, names: tuple[str, ...]) -> Injected:
-    """BATCH detected alerts of random kinds in random receivers."""
+def _batch(receivers: Receivers, seed: int, names: tuple[str, ...], number: int) -> Injected:
+    """BATCH detected alerts of random kinds in random receivers, from a stream of their own."""
+    rng = np.random.default_rng([seed, number])
     kind = draw_kinds(rng, BATCH, names)
     host = draw_hosts(rng, kind)
     receiver = np.empty(BATCH, np.int64)

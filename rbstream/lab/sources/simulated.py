@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rbstream.errors import UsageError
 from rbstream.lab.dataset import UNKNOWN, Stamps
+from rbstream.lab.sources.cores import on_all_cores
 from rbstream.lab.sources.source import Part, Source
 from rbstream.packet.survey import ZTF
 from rbstream.simulate.alerts import alerts
@@ -60,7 +61,7 @@ class Simulated(_Simulator):
 
     def parts(self) -> Iterator[Part]:
         self._done = 0
-        for batch in alerts(self._n, self._seed, self._kinds):
+        for batch in alerts(self._n, self._seed, self._kinds, on_all_cores):
             rows = len(batch.real)
             numbers = range(self._done, self._done + rows)
             columns = {
@@ -103,7 +104,7 @@ class Injected(_Simulator):
         self._done = 0
         stamps, columns = self._receivers()
         prepared = self._prepared(stamps, columns["positive"])
-        for batch in injections(prepared, self._n, self._seed, self._kinds):
+        for batch in injections(prepared, self._n, self._seed, self._kinds, on_all_cores):
             rows = len(batch.real)
             said = {name: columns[name][batch.receiver] for name in _INHERITED} | {
                 "label": batch.real.astype(np.float32),

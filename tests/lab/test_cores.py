@@ -1,0 +1,44 @@
+"""Batches made in processes are those made here, and a process that dies is told."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from rbstream.errors import RbstreamError
+from rbstream.lab.sources.cores import on_all_cores
+from rbstream.simulate import triplets
+from rbstream.simulate.inject import injections, receivers
+
+MANY = 9  # batches: one more than are made here
+
+
+def process(_: int) -> np.ndarray:
+    return np.array([os.getpid()])
+
+
+def killed(_: int) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return np.array([])
+
+
+def test_events_drawn_in_processes_are_those_drawn_here_in_the_same_order() -> None:
+    stamps, _, _ = triplets(64, 21)
+    into = receivers(stamps, np.ones(64, bool))
+    events = (MANY - 1) * 128 + 5
+    there, here = list(injections(into, events, 5, None, on_all_cores)), list(injections(into, events, 5))
+    assert [len(batch.real) for batch in there] == [128] * (MANY - 1) + [5]
+    for one, other in zip(there, here, strict=True):
+        for name, values in vars(other).items():
+            assert np.array_equal(vars(one)[name], values, equal_nan=values.dtype.kind == "f"), name
+
+
+def test_many_batches_are_made_in_other_processes_and_few_in_this_one() -> None:
+    assert os.getpid() not in np.concatenate(list(on_all_cores(process, range(MANY))))
+    assert set(np.concatenate(list(on_all_cores(process, range(MANY - 1))))) == {os.getpid()}
+
+
+def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(RbstreamError, match=r"died; out of memory\? .*taskset"):
+        list(on_all_cores(killed, range(MANY)))
