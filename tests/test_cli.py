@@ -4,24 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import RBSTREAM, environment, rbstream, records, write_tar, write_tiny
+from tiny import RBSTREAM, environment, rbstream, records, until, write_tar, write_tiny
 
 from rbstream import __version__
 
 Here = Callable[..., tuple[object, str, str]]
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; fail where it doesn't come."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, f"not within a minute: {what}"
-        time.sleep(0.01)
 
 
 def processes(mark: str) -> list[int]:

@@ -1,10 +1,14 @@
 """Batches made in processes are those made here, and a process that dies is told."""
 
+import contextlib
 import os
 import signal
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import RBSTREAM, environment, until
 
 from rbstream.errors import RbstreamError
 from rbstream.lab.sources.cores import on_all_cores
@@ -42,3 +46,23 @@ def test_many_batches_are_made_in_other_processes_and_few_in_this_one() -> None:
 def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(RbstreamError, match=r"died; out of memory\? .*taskset"):
         list(on_all_cores(killed, range(MANY)))
+
+
+def test_no_process_outlives_a_killed_command(tmp_path: Path) -> None:
+    """They are those with the command's output open: nobody else has that file."""
+    log = tmp_path / "log"
+    command = [*RBSTREAM, "data", "simulate", "--triplets", "100000", "-o", str(tmp_path / "made")]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment()) as process:
+        until(lambda: len(holders(log) - {os.getpid()}) > 2, "its processes have begun")
+        process.kill()
+    until(lambda: holders(log) == set(), "they have ended")
+
+
+def holders(file: Path) -> set[int]:
+    """Processes that have a file open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if link.readlink() == file:
+                found.add(int(link.parts[2]))
+    return found
