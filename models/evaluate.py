@@ -278,6 +278,10 @@ def main() -> None:
     real = real_triplets(options.shared)
     if real is None:
         parser.error(f"{options.shared} has no real triplets to measure on")
+    try:
+        recipe.check_halves(options.halves, options.bundle)
+    except ValueError as error:
+        parser.error(str(error))
     if options.card:
         card = options.card.read_text()
         for name in FIGURES:  # now, and not after minutes

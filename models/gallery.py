@@ -62,6 +62,10 @@ def main() -> None:
     real = recipe.real_triplets(options.shared)
     if real is None:
         parser.error(f"{options.shared} has no real triplets to look at")
+    try:
+        recipe.check_halves(options.halves, options.bundle)
+    except ValueError as error:
+        parser.error(str(error))
     options.output.mkdir(parents=True, exist_ok=True)
     scorer = load_bundle(options.bundle)
     score = recipe.held_out(options.halves, real)

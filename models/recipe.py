@@ -217,6 +217,15 @@ def other_half(real: Table, half: int) -> Table:
     return rows(real, halves(real["night"]) != half)
 
 
+def check_halves(folder: Path, bundle: Path) -> None:
+    """Raises ValueError where a half's network was trained otherwise than the bundle: what it shows is not of that."""
+    for half in (0, 1):
+        path = folder / f"half{half}.pt"
+        other, own = (read_bundle(each).manifest.provenance for each in (path, bundle))
+        if different := [name for name in ("recipe", "torch") if other.get(name) != own.get(name)]:
+            raise ValueError(f"{path} was trained with another {different[0]} than {bundle}: make the halves anew")
+
+
 def held_out(folder: Path, real: Table) -> Array:
     """A score (N,) of each real triplet, by the network that has not seen its night."""
     score, half = np.empty(len(real["night"]), np.float32), halves(real["night"])

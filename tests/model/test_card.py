@@ -8,6 +8,7 @@ import leave_out
 import numpy as np
 import pytest
 import recipe
+from tiny import write_tiny
 
 from rbstream.model import load_bundle
 
@@ -76,3 +77,14 @@ def test_real_triplets_are_counted_by_night_and_small_nights_together():
         ["2 others", "8", "0 of 0", "4 of 4", "0 of 4"],
     ]
     assert [cell.split()[0] for cell in lines[5]] == ["all", "40", "100.0%", "75.0%", "25.0%"]
+
+
+@pytest.mark.parametrize(("settings", "other"), [({"epochs": 14}, None), ({"epochs": 9}, "recipe"), (None, "recipe")])
+def test_halves_that_were_trained_otherwise_than_the_bundle_are_refused(tmp_path, settings, other):
+    for name, trained in {"bundle": {"epochs": 14}, "half0": {"epochs": 14}, "half1": settings}.items():
+        write_tiny(tmp_path / f"{name}.pt", provenance={} if trained is None else {"recipe": trained})
+    if other is None:
+        recipe.check_halves(tmp_path, tmp_path / "bundle.pt")
+    else:
+        with pytest.raises(ValueError, match=rf"half1\.pt was trained with another {other} than .*make the halves"):
+            recipe.check_halves(tmp_path, tmp_path / "bundle.pt")
