@@ -121,12 +121,12 @@ class Arrays:
         if self.side > reading.limits.cutout_side:
             raise UsageError(f"{self.name}: stamps of {self.side} pixels are larger than limits.cutout_side")
         self.channels = None
-        self.survey, self.total, self.origin = survey, self._rows * bytes_a_row, {"arrays": self.name}
-        self._bytes_a_row, self._done = bytes_a_row, 0
+        self.survey, self.total, self.origin = survey, self._rows, {"arrays": self.name}
+        self._done = 0
 
     @property
     def position(self) -> int:
-        return self._done * self._bytes_a_row
+        return self._done
 
     def parts(self) -> Iterator[Part]:
         with ExitStack() as stack:

@@ -38,8 +38,8 @@ class Source(Protocol):
     """Stamps from somewhere. Everything here but `parts` and `notes` is known before the first stamp is read.
 
     channels: their names, None where the source doesn't say. count: how many. side: of the largest stamp [pixels].
-    survey: empty where the source doesn't say. total, position: how much there is to read and was read, in any unit;
-    None where that can't be known. origin: what the data set remembers of it.
+    survey: empty where the source doesn't say. total, position: how much there is to read and was read, in stamps; in
+    bytes of packets, which nobody counts before; None where that can't be known. origin: what the data set remembers.
     """
 
     @property
