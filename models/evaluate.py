@@ -20,6 +20,7 @@ from blind.injection import inject
 from numpy.typing import NDArray
 from recipe import BRAAI, FILL, Table, braai_scores, halves, real_triplets, rows, scored
 
+from rbstream.errors import ModelError
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.lab.evaluate.words import number, share
@@ -280,7 +281,7 @@ def main() -> None:
         parser.error(f"{options.shared} has no real triplets to measure on")
     try:
         recipe.check_halves(options.halves, options.bundle)
-    except ValueError as error:
+    except ModelError as error:
         parser.error(str(error))
     if options.card:
         card = options.card.read_text()

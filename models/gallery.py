@@ -14,6 +14,7 @@ import recipe
 from evaluate import SEED
 from numpy.typing import NDArray
 
+from rbstream.errors import ModelError
 from rbstream.lab.plot import save, stamp_figure
 from rbstream.model.bundle import load_bundle
 from rbstream.simulate import triplets
@@ -64,7 +65,7 @@ def main() -> None:
         parser.error(f"{options.shared} has no real triplets to look at")
     try:
         recipe.check_halves(options.halves, options.bundle)
-    except ValueError as error:
+    except ModelError as error:
         parser.error(str(error))
     options.output.mkdir(parents=True, exist_ok=True)
     scorer = load_bundle(options.bundle)

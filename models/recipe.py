@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rbstream import log
+from rbstream.errors import ModelError
 from rbstream.lab.dataset import DataSet
 from rbstream.lab.recipe import load_recipe
 from rbstream.lab.sources.arrays import Arrays
@@ -218,12 +219,19 @@ def other_half(real: Table, half: int) -> Table:
 
 
 def check_halves(folder: Path, bundle: Path) -> None:
-    """Raises ValueError where a half's network was trained otherwise than the bundle: what it shows is not of that."""
-    for half in (0, 1):
-        path = folder / f"half{half}.pt"
-        other, own = (read_bundle(each).manifest.provenance for each in (path, bundle))
-        if different := [name for name in ("recipe", "torch") if other.get(name) != own.get(name)]:
-            raise ValueError(f"{path} was trained with another {different[0]} than {bundle}: make the halves anew")
+    """Raises ModelError where there is no network of a half, or one that learned otherwise than the bundle."""
+    own = _training(bundle)
+    for path in (folder / f"half{half}.pt" for half in (0, 1)):
+        if different := [name for name, value in _training(path).items() if value != own[name]]:
+            raise ModelError(f"{path} was trained with other {different[0]} than {bundle}: make the halves anew")
+
+
+def _training(bundle: Path) -> dict[str, Any]:
+    """How a bundle was trained, but for its real triplets."""
+    provenance = read_bundle(bundle).manifest.provenance
+    sources = provenance.get("data", {}).get("source", {}).get("sources", [])
+    simulated = [source for source in sources if "arrays" not in source]
+    return {"settings": provenance.get("recipe"), "versions": provenance.get("torch"), "events": simulated}
 
 
 def held_out(folder: Path, real: Table) -> Array:

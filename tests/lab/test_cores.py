@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib import cpu_count
 from tiny import RBSTREAM, environment, until
 
 from rbstream.errors import RbstreamError
@@ -16,10 +17,15 @@ from rbstream.simulate import triplets
 from rbstream.simulate.inject import injections, receivers
 
 MANY = 9  # batches: one more than are made here
+several_cores = pytest.mark.skipif(cpu_count() < 2, reason="there is one core here: all is made in this process")
 
 
 def process(_: int) -> np.ndarray:
     return np.array([os.getpid()])
+
+
+def itself(number: int) -> np.ndarray:
+    return np.array([number])
 
 
 def killed(_: int) -> np.ndarray:
@@ -38,16 +44,24 @@ def test_events_drawn_in_processes_are_those_drawn_here_in_the_same_order() -> N
             assert np.array_equal(vars(one)[name], values, equal_nan=values.dtype.kind == "f"), name
 
 
+def test_order_is_kept_from_one_block_to_the_next() -> None:
+    numbers = range(3 * 16 * cpu_count() + 1)
+    assert np.concatenate(list(on_all_cores(itself, numbers))).tolist() == list(numbers)
+
+
+@several_cores
 def test_many_batches_are_made_in_other_processes_and_few_in_this_one() -> None:
     assert os.getpid() not in np.concatenate(list(on_all_cores(process, range(MANY))))
     assert set(np.concatenate(list(on_all_cores(process, range(MANY - 1))))) == {os.getpid()}
 
 
+@several_cores
 def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(RbstreamError, match=r"died; out of memory\? .*taskset"):
         list(on_all_cores(killed, range(MANY)))
 
 
+@several_cores
 def test_no_process_outlives_a_killed_command(tmp_path: Path) -> None:
     """They are those with the command's output open: nobody else has that file."""
     log = tmp_path / "log"

@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import evaluate
+import gallery
 import leave_out
 import numpy as np
 import pytest
 import recipe
 from tiny import write_tiny
 
+from rbstream.errors import ModelError
 from rbstream.model import load_bundle
 
 MODELS = Path(evaluate.__file__).parent
@@ -79,12 +81,33 @@ def test_real_triplets_are_counted_by_night_and_small_nights_together():
     assert [cell.split()[0] for cell in lines[5]] == ["all", "40", "100.0%", "75.0%", "25.0%"]
 
 
-@pytest.mark.parametrize(("settings", "other"), [({"epochs": 14}, None), ({"epochs": 9}, "recipe"), (None, "recipe")])
-def test_halves_that_were_trained_otherwise_than_the_bundle_are_refused(tmp_path, settings, other):
-    for name, trained in {"bundle": {"epochs": 14}, "half0": {"epochs": 14}, "half1": settings}.items():
-        write_tiny(tmp_path / f"{name}.pt", provenance={} if trained is None else {"recipe": trained})
+LEARNED = {"recipe": {"epochs": 14}, "torch": "2", "data": {"source": {"sources": [{"injected": 9}, {"arrays": "r"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [
+        ({"data": {"source": {"sources": [{"injected": 9}, {"arrays": "r"}, {"arrays": "r"}]}}}, None),
+        ({"data": {"source": {"sources": [{"injected": 8}]}}}, "events"),
+        ({"recipe": {"epochs": 9}}, "settings"),
+        ({"torch": "3"}, "versions"),
+    ],
+)
+def test_halves_that_learned_otherwise_than_the_bundle_are_refused(tmp_path, changes, other):
+    for name in ("bundle", "half0", "half1"):
+        write_tiny(tmp_path / f"{name}.pt", provenance=LEARNED | (changes if name == "half1" else {}))
     if other is None:
         recipe.check_halves(tmp_path, tmp_path / "bundle.pt")
     else:
-        with pytest.raises(ValueError, match=rf"half1\.pt was trained with another {other} than .*make the halves"):
+        with pytest.raises(ModelError, match=rf"half1\.pt was trained with other {other} than .*make the halves"):
             recipe.check_halves(tmp_path, tmp_path / "bundle.pt")
+
+
+@pytest.mark.parametrize(("script", "more"), [(evaluate, []), (gallery, ["-o", "pictures"])])
+def test_a_folder_without_halves_is_wrong_usage(monkeypatch, tmp_path, capsys, script, more):
+    for module in (recipe, evaluate):
+        monkeypatch.setattr(module, "real_triplets", lambda shared: {})
+    monkeypatch.setattr("sys.argv", ["script", str(MODELS / "rbnet.pt"), str(tmp_path), *more])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert "half0.pt" in capsys.readouterr().err
