@@ -197,12 +197,16 @@ def by_night(real: Table, score: Array, threshold: float) -> str:
 
 
 def over_thresholds(real: Table, score: Array) -> str:
-    """What passes on real triplets from each threshold on."""
+    """What passes on real triplets from each threshold on, and from those that the bundle's rule finds on each half."""
     groups = (real["asteroid"], real["consensus"] == 1, real["consensus"] == 0)
-    lines = [
-        [f"{at:.2f}", *(f"{(score[group] >= np.float32(at)).mean():.1%}" for group in groups)]
-        for at in np.arange(0.3, 0.96, 0.05)
-    ]
+    half = halves(real["night"])
+    own = [recipe.best_threshold(score[half == i], rows(real, half == i)) for i in (0, 1)]
+
+    def line(name: str, thresholds: Array) -> list[str]:
+        return [name, *(f"{(score >= thresholds)[group].mean():.1%}" for group in groups)]
+
+    lines = [line(f"{at:.2f}", np.full(len(score), at, np.float32)) for at in np.arange(0.3, 0.96, 0.05)]
+    lines.append(line(", ".join(f"{at:.2f}" for at in own), np.array(own, np.float32)[half]))
     return markdown(["threshold", "asteroids", "both BRAAIs above 0.9", "both under 0.1"], lines)
 
 

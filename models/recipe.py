@@ -242,10 +242,10 @@ def held_out(folder: Path, real: Table) -> Array:
     return score
 
 
-def best_threshold(folder: Path, real: Table) -> float:
-    """The highest that loses no more than LOST of what both BRAAIs accept, on held-out nights, down to a hundredth."""
-    score = held_out(folder, real)[real["consensus"] == 1]
-    return math.floor(100 * float(np.quantile(score, LOST, method="lower"))) / 100
+def best_threshold(score: Array, real: Table) -> float:
+    """The highest that loses no more than LOST of what both BRAAIs accept, down to a hundredth. score: (N,)."""
+    accepted = score[real["consensus"] == 1]
+    return math.floor(100 * float(np.quantile(accepted, LOST, method="lower"))) / 100
 
 
 def main() -> None:
@@ -261,7 +261,7 @@ def main() -> None:
         if real is None:
             parser.error(f"{options.shared} has no real triplets: there are no nights to halve")
         make_halves(options.halves, real, options.shared, options.seed)
-        best = best_threshold(options.halves, real)
+        best = best_threshold(held_out(options.halves, real), real)
         print(
             f"threshold {best:g}" + ("" if best == THRESHOLD else f", and THRESHOLD is {THRESHOLD:g}: write it there")
         )

@@ -81,6 +81,17 @@ def test_real_triplets_are_counted_by_night_and_small_nights_together():
     assert [cell.split()[0] for cell in lines[5]] == ["all", "40", "100.0%", "75.0%", "25.0%"]
 
 
+def test_thresholds_are_shown_for_all_nights_and_at_last_those_that_the_rule_finds_on_each_half():
+    consensus = np.tile(np.repeat([1, 0], 50), 2)
+    real = {"night": np.repeat([1, 2], 100), "asteroid": consensus == 1, "consensus": consensus}
+    score = np.repeat([0.9, 0.85, 0.1, 0.35, 0.32, 0.1], [50, 25, 25, 50, 25, 25])
+    lines = cells(evaluate.over_thresholds(real, score.astype(np.float32)))
+    assert lines[2] == ["0.30", "100.0%", "100.0%", "50.0%"]
+    assert lines[3][0] == "0.35"
+    assert lines[4] == ["0.40", "50.0%", "50.0%", "25.0%"]
+    assert lines[-1] == ["0.89, 0.34", "100.0%", "100.0%", "0.0%"]
+
+
 LEARNED = {"recipe": {"epochs": 14}, "torch": "2", "data": {"source": {"sources": [{"injected": 9}, {"arrays": "r"}]}}}
 
 

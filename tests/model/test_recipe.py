@@ -85,9 +85,9 @@ def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_i
     monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(tmp_path / "net.pt"), "--halves", str(tmp_path / "halves")])
     recipe.main()
     assert {path.name for path in tmp_path.glob("**/*.pt")} == {"half0.pt", "half1.pt"}
-    best = recipe.best_threshold(tmp_path / "halves", real)
-    assert f"threshold {best:g}, and THRESHOLD is 0.01: write it there" in capsys.readouterr().out
     score = recipe.held_out(tmp_path / "halves", real)
+    best = recipe.best_threshold(score, real)
+    assert f"threshold {best:g}, and THRESHOLD is 0.01: write it there" in capsys.readouterr().out
     assert (score >= np.float32(best)).all()  # one in 40 would be too many
     made = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance for half in range(2)]
     assert made[0]["data"] != made[1]["data"]
