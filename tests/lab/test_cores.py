@@ -55,6 +55,11 @@ def test_many_batches_are_made_in_other_processes_and_few_in_this_one() -> None:
     assert set(np.concatenate(list(on_all_cores(process, range(MANY - 1))))) == {os.getpid()}
 
 
+def test_where_there_is_one_core_all_is_made_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert set(np.concatenate(list(on_all_cores(process, range(MANY))))) == {os.getpid()}
+
+
 @several_cores
 def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(RbstreamError, match=r"died; out of memory\? .*taskset"):

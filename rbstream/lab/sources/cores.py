@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from rbstream.errors import RbstreamError
@@ -23,13 +23,14 @@ _IDLE = 10.0  # s: between two blocks processes don't end; behind the last one n
 
 def on_all_cores(make: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[Batch]:
     """As `map`, on all cores that this process may use. Raises RbstreamError where one of the processes dies."""
-    if len(numbers) <= _FEW:
+    cores = effective_n_jobs(-1)  # 1 too where there can be no processes
+    if cores == 1 or len(numbers) <= _FEW:
         yield from map(make, numbers)
         return
     # What they make it with goes to the processes once, at their beginning: receivers are 95 MB.
     begun = {"initializer": _begin, "initargs": (os.getpid(), make), "idle_worker_timeout": _IDLE}
-    parallel = Parallel(n_jobs=-1, return_as="generator", max_nbytes=None, **begun)
-    block = _AHEAD * cpu_count()  # joblib doesn't wait for who takes its results
+    parallel = Parallel(n_jobs=cores, return_as="generator", max_nbytes=None, **begun)
+    block = _AHEAD * cores  # joblib doesn't wait for who takes its results
     try:
         for begin in range(0, len(numbers), block):
             yield from parallel(delayed(_made)(number) for number in numbers[begin : begin + block])
