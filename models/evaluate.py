@@ -18,9 +18,8 @@ import recipe
 import torch
 from blind.injection import inject
 from numpy.typing import NDArray
-from recipe import BRAAI, FILL, Table, braai_scores, halves, real_triplets, rows, scored
+from recipe import BRAAI, FILL, Table, braai_scores, halves, rows, scored
 
-from rbstream.errors import ModelError
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.lab.evaluate.words import number, share
@@ -280,13 +279,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
     parser.add_argument("--card", type=Path, help="write the figures into this card, too")
     options = parser.parse_args()
-    real = real_triplets(options.shared)
-    if real is None:
-        parser.error(f"{options.shared} has no real triplets to measure on")
-    try:
-        recipe.check_halves(options.halves, options.bundle)
-    except ModelError as error:
-        parser.error(str(error))
+    real = recipe.judged(parser, options)
     if options.card:
         card = options.card.read_text()
         for name in FIGURES:  # now, and not after minutes

@@ -14,7 +14,6 @@ import recipe
 from evaluate import SEED
 from numpy.typing import NDArray
 
-from rbstream.errors import ModelError
 from rbstream.lab.plot import save, stamp_figure
 from rbstream.model.bundle import load_bundle
 from rbstream.simulate import triplets
@@ -60,13 +59,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder of the shared data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures")
     options = parser.parse_args()
-    real = recipe.real_triplets(options.shared)
-    if real is None:
-        parser.error(f"{options.shared} has no real triplets to look at")
-    try:
-        recipe.check_halves(options.halves, options.bundle)
-    except ModelError as error:
-        parser.error(str(error))
+    real = recipe.judged(parser, options)
     options.output.mkdir(parents=True, exist_ok=True)
     scorer = load_bundle(options.bundle)
     score = recipe.held_out(options.halves, real)

@@ -226,6 +226,18 @@ def check_halves(folder: Path, bundle: Path) -> None:
             raise ModelError(f"{path} was trained with other {different[0]} than {bundle}: make the halves anew")
 
 
+def judged(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Table:
+    """The real triplets that a bundle is judged on; wrong usage without them, or without its halves."""
+    real = real_triplets(options.shared)
+    if real is None:
+        parser.error(f"{options.shared} has no real triplets to judge it on")
+    try:
+        check_halves(options.halves, options.bundle)
+    except ModelError as error:
+        parser.error(str(error))
+    return real
+
+
 def _training(bundle: Path) -> dict[str, Any]:
     """How a bundle was trained, but for its real triplets."""
     provenance = read_bundle(bundle).manifest.provenance

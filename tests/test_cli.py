@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import RBSTREAM, environment, rbstream, records, until, write_tar, write_tiny
+from tiny import RBSTREAM, environment, rbstream, records, write_tar, write_tiny
+from waiting import wait_until
 
 from rbstream import __version__
 
@@ -46,7 +47,7 @@ class Running:
         self.process.stdin.write(self.content)
         self.process.stdin.flush()
         try:
-            until(self.under_way, "something written")
+            wait_until(self.under_way, "something written", seconds=60)
         except AssertionError:
             self.process.kill()
             raise
@@ -63,7 +64,7 @@ class Running:
         status = self.process.wait(60)
         assert self.process.stderr is not None
         said = self.process.stderr.read().decode()
-        until(lambda: not processes(self.mark), "no process left")
+        wait_until(lambda: not processes(self.mark), "no process left", seconds=60)
         return status, said
 
 

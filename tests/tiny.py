@@ -4,8 +4,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -80,11 +78,3 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> 
             header.size = len(content)
             tar.addfile(header, BytesIO(content))
     return path
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; fail where it doesn't come."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, f"not within a minute: {what}"
-        time.sleep(0.01)

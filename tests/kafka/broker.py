@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, headers, kafka_home, missing, wait_until
+from cluster import Cluster, headers, kafka_home, missing
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from waiting import wait_until
 
 __all__ = ["Broker", "Cluster", "free_port", "headers", "kafka_home", "missing", "wait_until"]
 

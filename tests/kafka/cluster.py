@@ -3,18 +3,17 @@
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+from waiting import wait_until
 
 # Group of the readers here: they assign by hand and commit nothing.
 READER = "reader"
-T = TypeVar("T")
 
 
 def kafka_home() -> Path | None:
@@ -31,15 +30,6 @@ def missing() -> str | None:
     if shutil.which("java") is None:
         return "no Kafka broker: java is not installed"
     return None
-
-
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 30, pause: float = 0.1) -> T:
-    """The first true value of a condition. Raises AssertionError that says `what` was awaited, after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(pause)
-    return value
 
 
 class Cluster:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from broker import free_port
-from cluster import wait_until
 from needs import require
+from waiting import wait_until
 
 
 class Prometheus:

@@ -9,8 +9,9 @@ from typing import Any
 
 import fastavro
 from broker import Broker, free_port
-from cluster import headers, wait_until
+from cluster import headers
 from confluent_kafka import Message, Producer
+from waiting import wait_until
 from worker import Worker, worker_settings
 
 # Whoever is killed is missed soon.

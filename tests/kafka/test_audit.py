@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from broker import Broker
-from cluster import wait_until
 from confluent_kafka import Message, Producer
 from stage import PATIENCE, Stage, record
 from tiny import environment, rbstream
+from waiting import wait_until
 from worker import variables
 
 Fresh = Callable[[str], str]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import Broker, wait_until
+from broker import Broker
 from confluent_kafka import KafkaException
 from tiny import RBSTREAM, environment, rbstream
+from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--alerts", 300, "--rate", 50, "--warm-up", 1, "--seconds", 2, "--soak", 400, "--device", "cpu")

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broker import Broker, headers, wait_until
+from broker import Broker, headers
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from waiting import wait_until
 
 
 def producer(broker: Broker, **more: object) -> Producer:

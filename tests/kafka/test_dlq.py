@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from board import IN_TRANSACTION, Board
 from broker import Broker
-from cluster import headers, wait_until
+from cluster import headers
 from confluent_kafka import Producer
 from tiny import environment
+from waiting import wait_until
 from worker import Worker, variables, worker_settings
 
 from rbstream.commands.dlq import MEANINGS

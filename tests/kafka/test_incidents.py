@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import yaml
 from broker import Broker, free_port
-from cluster import wait_until
 from confluent_kafka import Producer
 from exporter import Exporter
 from generate import DASHBOARDS
@@ -30,6 +29,7 @@ from monitoring.draw import draw, filled_in, load
 from monitoring.panels import Panel
 from packets import changed, make_packets, scored_upstream, templates
 from scraper import Prometheus
+from waiting import wait_until
 from worker import Worker, worker_settings
 
 from rbstream.assembly import make_pipeline, make_scorer, open_bundle

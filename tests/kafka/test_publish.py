@@ -15,8 +15,8 @@ from typing import Any
 import fastavro
 import pytest
 from broker import Broker
-from cluster import wait_until
 from tiny import RBSTREAM, environment, rbstream, write_tar
+from waiting import wait_until
 
 from rbstream.kafka.publish import Letter, Pace, Request, feeding_config
 from rbstream.settings import Settings, Sink, Source

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from broker import Broker, free_port
-from cluster import wait_until
 from confluent_kafka import Message
 from stage import PATIENCE, Stage
+from waiting import wait_until
 from worker import Worker, worker_settings
 
 NAMES = {name: name for name in ("in", "out", "dead", "scores", "group", "id")}

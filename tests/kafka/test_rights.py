@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from broker import Broker
-from cluster import wait_until
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from stage import PATIENCE, Stage
+from waiting import wait_until
 
 Fresh = Callable[[str], str]
 Right = tuple[ResourceType, str, ResourcePatternType, list[AclOperation]]

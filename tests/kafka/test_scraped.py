@@ -14,11 +14,11 @@ import fastavro
 import pytest
 from board import Board
 from broker import Broker
-from cluster import wait_until
 from fleet import LAUNCHER
 from needs import require
 from packets import Made, changed, make_packets, templates
 from scene import PARTITIONS, PATIENCE, Scene
+from waiting import wait_until
 
 from rbstream.assembly import make_pipeline, make_scorer, open_bundle
 from rbstream.filter import Filter

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from broker import Broker
-from cluster import wait_until
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
@@ -21,6 +20,7 @@ from confluent_kafka.admin import (
 )
 from stage import PATIENCE, Stage, offsets
 from tiny import environment, rbstream
+from waiting import wait_until
 from worker import variables
 
 Fresh = Callable[[str], str]

@@ -15,12 +15,13 @@ import pytest
 import torch
 from astropy.io import fits
 from broker import Broker, free_port
-from cluster import headers, wait_until
+from cluster import headers
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from stage import PATIENCE, Stage, offsets, record
 from tiny import write_tiny
 from torch import nn
+from waiting import wait_until
 
 from rbstream.model.network import L2Image, RealBogus
 from rbstream.packet.container import read_blocks, read_header

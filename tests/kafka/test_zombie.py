@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from board import Board
-from broker import Broker, wait_until
+from broker import Broker
 from check import Place, differences, gather
 from confluent_kafka import Producer
 from fleet import LAUNCHER
 from packets import Made, make_packets, templates
+from waiting import wait_until
 from worker import Worker, worker_settings
 
 PACKETS = 300

@@ -26,11 +26,12 @@ sys.path.insert(1, str(Path(__file__).parents[1]))
 from board import AT_LEAST_ONCE, IN_TRANSACTION, STEPS
 from broker import Broker
 from check import Place, differences, gather
-from cluster import Cluster, wait_until
+from cluster import Cluster
 from fleet import End, Fleet
 from packets import make_packets, templates
 from publisher import Publisher, TransactionalPublisher
 from tiny import environment, rbstream, write_tiny
+from waiting import wait_until
 from worker import variables, worker_settings
 
 TOPICS = ("in", "out", "dead", "scores")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from broker import free_port
-from cluster import wait_until
 from tiny import RBSTREAM, environment
+from waiting import wait_until
 
 
 class Worker:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from joblib import cpu_count
-from tiny import RBSTREAM, environment, until
+from tiny import RBSTREAM, environment
+from waiting import wait_until
 
 from rbstream.errors import RbstreamError
 from rbstream.lab.sources.cores import on_all_cores
@@ -72,9 +73,9 @@ def test_no_process_outlives_a_killed_command(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [*RBSTREAM, "data", "simulate", "--triplets", "100000", "-o", str(tmp_path / "made")]
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment()) as process:
-        until(lambda: len(holders(log) - {os.getpid()}) > 2, "its processes have begun")
+        wait_until(lambda: len(holders(log) - {os.getpid()}) > 2, "its processes have begun", seconds=60)
         process.kill()
-    until(lambda: holders(log) == set(), "they have ended")
+    wait_until(lambda: holders(log) == set(), "they have ended", seconds=60)
 
 
 def holders(file: Path) -> set[int]:
