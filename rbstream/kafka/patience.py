@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 # A call is asked again this often, so that a deadline is noticed.
 CALL_SECONDS = 1.0
+# A client that flushes for 0.2 s or longer goes on after a fatal error: callbacks run with that exception pending, and
+# SystemError comes out in its place (confluent-kafka 2.16).
+FLUSH_SECONDS = 0.15
 # Some calls fail at once while a broker is away; to ask ten times a second is no busy loop.
 PAUSE_SECONDS = 0.1
 # An operator wants to know why nothing moves; a broker's restart takes some seconds and is no news.
@@ -121,6 +124,14 @@ def answers(client: Client) -> bool:
     except KafkaException:
         return False
     return True
+
+
+def flush(producer: Producer, seconds: float = CALL_SECONDS) -> int:
+    """How many messages are still on their way after so long [s]. Raises KafkaException for a fatal error."""
+    until = time.monotonic() + seconds
+    while (left := producer.flush(FLUSH_SECONDS)) and time.monotonic() < until:
+        pass
+    return left
 
 
 def check(doing: str, error: KafkaError) -> None:

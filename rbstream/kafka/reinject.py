@@ -24,7 +24,7 @@ from rbstream.kafka.clients import Complaints, admin_config, consumer_config, ma
 from rbstream.kafka.dlq import OURS, DeadLetter, DeadLetters, Place, insist
 from rbstream.kafka.faults import KafkaFailure
 from rbstream.kafka.interrupts import held_back
-from rbstream.kafka.patience import CALL_SECONDS
+from rbstream.kafka.patience import CALL_SECONDS, flush
 from rbstream.kafka.publish import feeding_config
 from rbstream.kafka.topics import ANSWER_SECONDS, LEAST_MESSAGE_BYTES, Cluster
 from rbstream.settings import Settings
@@ -212,7 +212,7 @@ class _Plain:
         except KafkaException as error:
             self._error = error.args[0]
         finally:  # what was queued is on its way
-            while self._producer.flush(CALL_SECONDS):
+            while flush(self._producer):
                 pass
         if self._error is not None:
             raise KafkaFailure(f"a dead letter was not taken: {self._error.str()}")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from rbstream.kafka.faults import Aborted, KafkaFailure, ProducerLostError
-from rbstream.kafka.patience import CALL_SECONDS, Patience, answers, check
+from rbstream.kafka.patience import CALL_SECONDS, Patience, answers, check, flush
 from rbstream.metrics import Metrics
 from rbstream.worker.messages import Outgoing
 from rbstream.worker.offsets import GroupOffsets, Marks
@@ -83,7 +83,7 @@ class ExactlyOnce:
     def _settle(self) -> None:
         """Let the first messages go out: of an abort before that the broker is told nothing (librdkafka 2.16), also
         where it has been told of the transaction, which is then open until its timeout."""
-        self._producer.flush(CALL_SECONDS)
+        flush(self._producer)
 
 
 class AtLeastOnce:
@@ -103,7 +103,7 @@ class AtLeastOnce:
         except KafkaException as error:
             self._error = error.args[0]
         outage = self._patience.outage("waiting for acknowledgements", budget)
-        while self._producer.flush(CALL_SECONDS):
+        while flush(self._producer):
             outage.wait(self._error)
         if self._error is not None:
             check(PRODUCING, self._error)

@@ -30,7 +30,7 @@ from rbstream.kafka.clients import (
     with_voice,
 )
 from rbstream.kafka.faults import KafkaFailure
-from rbstream.kafka.patience import CALL_SECONDS
+from rbstream.kafka.patience import CALL_SECONDS, flush
 from rbstream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -306,7 +306,7 @@ class Ledger:
         producer = make_producer({**self._config, "message.timeout.ms": int(ANSWER_SECONDS * 1000)}, _UNHEARD)
         value = json.dumps(known._asdict())
         producer.produce(self.topic, value, name, on_delivery=lambda error, _: failed.append(error) if error else None)
-        while producer.flush(CALL_SECONDS):
+        while flush(producer):
             pass
         if failed:
             raise KafkaException(failed[0])

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from typing import cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from rbstream.kafka import patience as module
 from rbstream.kafka.faults import Aborted, KafkaFailure, ProducerLostError
-from rbstream.kafka.patience import Patience
+from rbstream.kafka.patience import Patience, flush
 
 TIMED_OUT = KafkaError._TIMED_OUT
 PAST = 0.0  # the monotonic clock is beyond it
@@ -84,3 +85,23 @@ def test_what_times_out_for_long_though_the_brokers_answer_is_given_up(
 def test_where_nothing_can_be_taken_up_anew_every_end_is_for_good() -> None:
     with pytest.raises(KafkaFailure, match="ILLEGAL_GENERATION"):
         patience().insist("asking", failing(MOVED))
+
+
+class Client:
+    """A producer with so many messages that no broker takes. `asked`: for how long it was to flush, each time [s]."""
+
+    def __init__(self, messages: int) -> None:
+        self.messages = messages
+        self.asked: list[float] = []
+
+    def flush(self, seconds: float) -> int:
+        self.asked.append(seconds)
+        return self.messages
+
+
+@pytest.mark.parametrize("messages", [0, 7])
+def test_a_client_never_flushes_for_so_long_that_it_goes_on_after_a_fatal_error(messages: int) -> None:
+    client = Client(messages)
+    assert flush(cast(Producer, client), seconds=0.001) == messages
+    assert max(client.asked) < 0.2  # CHUNK_TIMEOUT_MS in confluent-kafka's Producer.c
+    assert messages or len(client.asked) == 1
