@@ -23,6 +23,7 @@ from recipe import BRAAI, FILL, Table, braai_scores, halves, rows, scored
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
 from rbstream.lab.evaluate.resample import Scenes
 from rbstream.lab.evaluate.words import number, share
+from rbstream.memory import keep_freed_memory
 from rbstream.model.bundle import BareNetwork, Scorer, load_bundle
 from rbstream.model.keras import import_keras
 from rbstream.model.manifest import read_bundle
@@ -36,7 +37,7 @@ KEPT = 0.99  # share of the injected transients that the compared threshold keep
 FPRS = (0.01, 0.05)
 MIDDLE = 0.5  # the threshold of who has not chosen one
 MANY = 20  # alerts of a night that is shown by itself
-BATCH, ROUNDS = 32, 60  # alerts at once, at which a core is fastest; rounds of which the best counts
+BATCH, ROUNDS = 32, 400  # alerts at once, at which a core is fastest; rounds of which the best counts
 OURS = "rbnet"
 
 
@@ -211,6 +212,7 @@ def over_thresholds(real: Table, score: Array) -> str:
 
 def cost(bundle: Path, shared: Path) -> str:
     """Time of the whole bundle, normalisation included, over that of d6_m9's bare network; frozen, one thread."""
+    keep_freed_memory()  # as the worker does: else fresh pages are part of it, now and then half as much again
     torch.set_num_threads(1)
     stamps = np.random.default_rng(0).normal(100, 10, (BATCH, 3, 63, 63)).astype(np.float32)
     scorer = load_bundle(bundle)

@@ -28,20 +28,22 @@ class Robust(nn.Module):
     least_sigma: Final = 0.05  # DN: under the noise of any stamp; keeps a constant stamp finite
 
     def forward(self, stamps: Tensor) -> Tensor:
-        scaled = stamps * self.scale
-        sample = scaled[:, :, self.begin :: self.stride, self.begin :: self.stride].flatten(2)
-        sample = torch.nan_to_num(sample, math.nan, math.nan, math.nan)
+        sample = stamps[:, :, self.begin :: self.stride, self.begin :: self.stride].flatten(2)
+        sample = torch.nan_to_num(sample * self.scale, math.nan, math.nan, math.nan)
         median = sample.nanmedian(dim=2, keepdim=True)[0]
         sigma = self.sigma_per_mad * (sample - median).abs().nanmedian(dim=2, keepdim=True)[0]
         # Of a stamp with nothing in the sample the median is NaN: it has no level and no noise.
         level = torch.nan_to_num(median).unsqueeze(3)
         noise = torch.nan_to_num(sigma).clamp_min(self.least_sigma * self.scale).unsqueeze(3)
-        apart = scaled.sub_(level)
-        masked = apart.sum(dim=1, keepdim=True)  # NaN, or infinite, where any stamp is masked
-        masked = masked.sub_(masked).nan_to_num_(1.0)
+        n, channels, height, width = stamps.shape
+        x = stamps.new_empty([n, channels + 1, height, width])  # filled in place: each copy of it takes 3% of the time
+        image = x[:, :-1]
+        image.copy_(-level).add_(stamps, alpha=self.scale)
+        masked = image.sum(dim=1, keepdim=True)  # NaN, or infinite, where any stamp is masked
+        x[:, -1:] = masked.sub_(masked).nan_to_num_(1.0)
         # Masked before it is divided: the slope of a NaN would make those of all pixels NaN, by way of the noise.
-        image = apart.nan_to_num_(0.0, 0.0, 0.0).div_(noise)
-        return torch.cat([image, masked], dim=1)
+        image.nan_to_num_(0.0, 0.0, 0.0).div_(noise)
+        return x
 
 
 class CoreAndContext(nn.Module):
