@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 # A call is asked again this often, so that a deadline is noticed.
 CALL_SECONDS = 1.0
-# A client that flushes for 0.2 s or longer goes on after a fatal error: callbacks run with that exception pending, and
-# SystemError comes out in its place (confluent-kafka 2.16).
+# A client that flushes for 0.2 s or longer does so in pieces, and goes on with the next after a fatal error: callbacks
+# run with that exception pending, and SystemError can come out in its place (confluent-kafka 2.16).
 FLUSH_SECONDS = 0.15
 # Some calls fail at once while a broker is away; to ask ten times a second is no busy loop.
 PAUSE_SECONDS = 0.1
