@@ -1,7 +1,7 @@
 """The network of the shipped bundle: the middle of a stamp at full resolution, the whole of it coarsely.
 
 The middle tells a star from a cosmic ray; the rest tells a spike, a ghost or a wrong flux scale from a
-variable. With the mask as a fourth channel it costs 4.2 million multiply-adds an alert, where BRAAI (Duev et al. 2019)
+variable. With the mask as a fourth channel it costs 4.5 million multiply-adds an alert, where BRAAI (Duev et al. 2019)
 costs 19.
 """
 
