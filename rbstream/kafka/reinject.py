@@ -212,8 +212,7 @@ class _Plain:
         except KafkaException as error:
             self._error = error.args[0]
         finally:  # what was queued is on its way
-            while flush(self._producer):
-                pass
+            flush(self._producer, math.inf)
         if self._error is not None:
             raise KafkaFailure(f"a dead letter was not taken: {self._error.str()}")
         if self._letters is not None:

@@ -7,6 +7,7 @@ and at the source, by Kafka's ids, so that this is noticed, and nothing begins a
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -306,8 +307,7 @@ class Ledger:
         producer = make_producer({**self._config, "message.timeout.ms": int(ANSWER_SECONDS * 1000)}, _UNHEARD)
         value = json.dumps(known._asdict())
         producer.produce(self.topic, value, name, on_delivery=lambda error, _: failed.append(error) if error else None)
-        while flush(producer):
-            pass
+        flush(producer, math.inf)
         if failed:
             raise KafkaException(failed[0])
 
