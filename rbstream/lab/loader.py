@@ -35,6 +35,7 @@ class Loader:
     ) -> None:
         self._data, self._rows, self._recipe, self._prepare = data, rows, recipe, prepare
         self._labels = data.column("label")
+        self._channels = len(recipe.channels or data.about.channels)
         self.steps = max(1, self._epoch_rows() // recipe.batch)
         """In an epoch. The rest of the rows, less than a batch, has its turn in another epoch."""
 
@@ -72,8 +73,11 @@ class Loader:
         if empty.any():
             raise DataError(f"{self._data.path}: row {rows[empty][0]} has no data in any pixel; leave it out")
         # A stream of its own for each step: one that is resumed needs no generator's state.
-        turned = turn_about(stamps, self._recipe, np.random.default_rng([self._recipe.seed, step, 1]))
-        return Batch(step, self._prepare(torch.from_numpy(turned)), torch.from_numpy(self._labels[rows]))
+        rng = np.random.default_rng([self._recipe.seed, step, 1])
+        prepared = self._prepare(torch.from_numpy(turn_about(stamps, self._recipe, rng)))
+        noise = torch.Generator(prepared.device).manual_seed(int(rng.integers(2**63)))
+        jittered(prepared, self._channels, self._recipe, noise)
+        return Batch(step, prepared, torch.from_numpy(self._labels[rows]))
 
 
 def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stamps:
@@ -102,13 +106,17 @@ def turn_about(stamps: Stamps, recipe: Recipe, rng: np.random.Generator) -> Stam
 
 
 @torch.no_grad()
-def jittered(normalized: Tensor, channels: int, recipe: Recipe) -> Tensor:
+def jittered(normalized: Tensor, channels: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """The first `channels` of normalised stamps (n, C, side, side), in place, with another exposure's noise and another
-    estimate of it, drawn from torch's seed. What is 0, as masked pixels are, gets no noise."""
+    estimate of it. What is 0, as masked pixels are, gets no noise."""
     image = normalized[:, :channels]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=image.device)
+
     if recipe.jitter_scale:
-        image *= torch.exp(recipe.jitter_scale * torch.randn(*image.shape[:2], 1, 1, device=image.device))
+        image *= torch.exp(recipe.jitter_scale * normal(*image.shape[:2], 1, 1))
     if recipe.jitter_noise:
-        sigma = recipe.jitter_noise * torch.rand(len(image), 1, 1, 1, device=image.device)
-        image += torch.where(image == 0, 0.0, sigma * torch.randn_like(image))
+        sigma = recipe.jitter_noise * torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
+        image += torch.where(image == 0, 0.0, sigma * normal(*image.shape))
     return normalized

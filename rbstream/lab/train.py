@@ -22,7 +22,7 @@ from rbstream.errors import RbstreamError, UsageError
 from rbstream.lab.checkpoint import State, checkpoint_path, is_done, read_checkpoint, write_checkpoint
 from rbstream.lab.curves import Epoch, Verdict, best_epoch, draw_curves, history_csv, verdict
 from rbstream.lab.dataset import DataError, DataSet
-from rbstream.lab.loader import Loader, jittered
+from rbstream.lab.loader import Loader
 from rbstream.lab.losses import LOSSES
 from rbstream.lab.networks import build
 from rbstream.lab.normalize import NORMALIZATIONS, channels_out, preparation
@@ -142,8 +142,7 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate(self.recipe.schedule, step, self.total)
         smooth = self.recipe.label_smoothing
-        channels = len(self.recipe.channels or self.data.about.channels)
-        logits = self.module.network(jittered(normalized, channels, self.recipe))
+        logits = self.module.network(normalized)
         loss = self._weighted(logits, labels * (1 - 2 * smooth) + smooth, labels).mean()
         value = float(loss.detach())
         if not math.isfinite(value):

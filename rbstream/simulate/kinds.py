@@ -30,9 +30,11 @@ _SKY = ("sky",)  # for what brings a star of its own
 # The two kinds that always have masked pixels are rare, so that 14% of all alerts have NaN while a mask
 # doesn't tell the class.
 _MASKED = 0.25
-# What is told from a real source by little takes more examples: hot pixels and wrong flux scales by half, cosmic rays
-# and what only the reference has by more.
+# What is told from a real source by little takes more examples: hot pixels and wrong flux scales by half, cosmic rays,
+# what only the reference has and stars that are rough by more. Lines that cross the stamp take fewer, and so do stars
+# of which one thing alone is wrong.
 _HARD = 1.5
+_EASY = 0.75
 
 REAL: dict[str, Kind] = {
     "transient": Kind(reals.transient, _SKY),
@@ -42,22 +44,22 @@ REAL: dict[str, Kind] = {
     "asteroid": Kind(reals.asteroid),
 }
 BOGUS: dict[str, Kind] = {
-    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 2.4),
-    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.6),
+    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 3.2),
+    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.8),
     "hot_pixel": Kind(artefacts.hot_pixel, weight=_HARD),
     "reference_defect": Kind(artefacts.reference_defect, weight=2),
-    "bad_column": Kind(artefacts.bad_column),
+    "bad_column": Kind(artefacts.bad_column, weight=_EASY),
     "ghost": Kind(artefacts.ghost),
     "halo": Kind(artefacts.halo),
     "edge": Kind(artefacts.edge, weight=_MASKED),
-    "streak": Kind(lines.streak),
-    "diffraction_spike": Kind(lines.diffraction_spike),
+    "streak": Kind(lines.streak, weight=_EASY),
+    "diffraction_spike": Kind(lines.diffraction_spike, weight=_EASY),
     "masked_star_spike": Kind(lines.masked_star_spike, weight=2 * _MASKED),
-    "bleed": Kind(lines.bleed),
-    "misaligned_star": Kind(residuals.misaligned_star, _SKY),
+    "bleed": Kind(lines.bleed, weight=_EASY),
+    "misaligned_star": Kind(residuals.misaligned_star, _SKY, _EASY),
     "misaligned_galaxy": Kind(residuals.misaligned_galaxy, _SKY),
-    "psf_ring": Kind(residuals.psf_ring, _SKY),
-    "rough_star": Kind(residuals.rough_star, _SKY),
+    "psf_ring": Kind(residuals.psf_ring, _SKY, _EASY),
+    "rough_star": Kind(residuals.rough_star, _SKY, 2),
     "flux_scale": Kind(residuals.flux_scale, _SKY, _HARD),
 }
 KINDS = REAL | BOGUS

@@ -55,12 +55,15 @@ def psf_ring(rng: Rng, scene: Scene) -> None:
 
 
 def rough_star(rng: Rng, scene: Scene) -> None:
-    """A bright star whose core the match gets wrong: by 1 to 8% from pixel to pixel, and its lobes by 1 to 20%."""
+    """A bright star whose core the match gets wrong: by 1 to 8% from pixel to pixel, its lobes by 1 to 20%, and its
+    light by 1 to 10%, as it would where the detector's response isn't linear."""
     x, y = somewhere(rng, scene)
     scene.stars += star(x, y, rng.uniform(12, 16.5, len(x)))
     scene.roughness = _between(rng, scene, 0.01, 0.08)
     scene.matched_psf = misjudged(rng, scene.psf, _between(rng, scene, 0.01, 0.2))
     scene.width_error = (1 + rng.normal(0, 0.02, len(x))).astype(np.float32)
+    # What is left of 42 real ones adds up to -5 to 7% of their light, 3% at the median, of either sign.
+    scene.scale_error = 1 + _between(rng, scene, 0.01, 0.1) * either(rng, len(x), 0.5)
     _misalign(rng, scene, 0.02, 0.25)
 
 
