@@ -32,7 +32,7 @@ _SKY = ("sky",)  # for what brings a star of its own
 _MASKED = 0.25
 # What is told from a real source by little takes more examples: hot pixels and wrong flux scales by half, cosmic rays,
 # what only the reference has and stars that are rough by more. Lines that cross the stamp take fewer, and so do stars
-# of which one thing alone is wrong.
+# and galaxies of which one thing alone is wrong.
 _HARD = 1.5
 _EASY = 0.75
 
@@ -57,7 +57,7 @@ BOGUS: dict[str, Kind] = {
     "masked_star_spike": Kind(lines.masked_star_spike, weight=2 * _MASKED),
     "bleed": Kind(lines.bleed, weight=_EASY),
     "misaligned_star": Kind(residuals.misaligned_star, _SKY, _EASY),
-    "misaligned_galaxy": Kind(residuals.misaligned_galaxy, _SKY),
+    "misaligned_galaxy": Kind(residuals.misaligned_galaxy, _SKY, _EASY),
     "psf_ring": Kind(residuals.psf_ring, _SKY, _EASY),
     "rough_star": Kind(residuals.rough_star, _SKY, 2),
     "flux_scale": Kind(residuals.flux_scale, _SKY, _HARD),
