@@ -28,10 +28,10 @@ def _centred_star(rng: Rng, scene: Scene) -> Sources:
 
 
 def _galaxy(rng: Rng, scene: Scene) -> Sources:
-    """A galaxy whose centre is mostly within 4 px."""
+    """A galaxy whose centre is mostly within 4 px; as bright as those that a reference misses by a pixel."""
     dx, dy = somewhere(rng, scene, 1)
     scatter = rng.exponential(1.5, len(dx)).astype(np.float32)
-    return galaxy(rng, dx * scatter, dy * scatter, rng.uniform(15, _FAINTEST, len(dx)))
+    return galaxy(rng, dx * scatter, dy * scatter, rng.uniform(13.5, _FAINTEST, len(dx)))
 
 
 _PLACED: dict[str, Callable[[Rng, Scene], Sources]] = {

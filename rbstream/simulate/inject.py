@@ -17,8 +17,8 @@ from .detect import SIZE, Detection, detect, shine, transfer
 from .hosts import give_hosts
 from .kinds import KINDS, draw_hosts, draw_kinds, is_real, known_kinds
 from .measure import measure
-from .optics import CANVAS, CENTRE, MARGIN, Array, Rng, no_sources
-from .scene import GAIN, Scene, draw_scene
+from .optics import CANVAS, CENTRE, MARGIN, Array, Rng
+from .scene import GAIN, Scene, draw_scene, neighbours
 
 _EMPTIED = 7.0  # px around the middle that are replaced by noise: what a PSF of 3.4 px FWHM fills
 _RECENTRED = 0.3  # share of receivers moved to another, quiet place instead of being emptied
@@ -131,9 +131,10 @@ def _batch(receivers: Receivers, seed: int, names: tuple[str, ...], number: int)
 
 
 def _optics(rng: Rng, noise: Array, host: np.ndarray) -> Scene:
-    """Scenes with nothing but optics and a host: the field is in the receiver."""
+    """Scenes with nothing but optics, a host and, in some, bright neighbours: the field is in the receiver."""
     nothing = np.zeros(len(noise), np.float32)
-    scene = replace(draw_scene(rng, len(noise)), stars=no_sources(len(noise)), noise=noise, reference_noise=nothing)
+    stars = neighbours(rng, len(noise))
+    scene = replace(draw_scene(rng, len(noise)), stars=stars, noise=noise, reference_noise=nothing)
     give_hosts(rng, scene, host)
     return scene
 
