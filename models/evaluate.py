@@ -9,8 +9,8 @@ nights. Every figure is of alerts scored by the one that has not seen their nigh
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,29 @@ from numpy.typing import NDArray
 from recipe import BRAAI, FILL, Table, braai_scores, halves, rows, scored
 
 from rbstream.lab.evaluate.calibration import MIXES, calibration_at
-from rbstream.lab.evaluate.resample import Scenes
-from rbstream.lab.evaluate.words import number, share
+from rbstream.lab.evaluate.resample import Scenes, Share
+from rbstream.lab.evaluate.words import number, percent, share
 from rbstream.memory import keep_freed_memory
 from rbstream.model.bundle import BareNetwork, Scorer, load_bundle
 from rbstream.model.keras import import_keras
 from rbstream.model.manifest import read_bundle
+from rbstream.simulate.detect import shine, transfer
 from rbstream.simulate.inject import injections, receivers
+from rbstream.simulate.optics import MARGIN, Sources
+from rbstream.simulate.scene import GAIN, draw_scene, flux_of
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Generator = Callable[[Table, int], tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]]
+Rule = Callable[[NDArray[np.int64]], Mask]  # how often each event was drawn (N,) -> what passes
 
 EVENTS, SEED = 8_000, 20_000_000  # in each half's triplets; a seed that the recipe doesn't use
 KEPT = 0.99  # share of the injected transients that the compared threshold keeps
 FPRS = (0.01, 0.05)
+SWEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # thresholds
 MIDDLE = 0.5  # the threshold of who has not chosen one
+# Bright stars that are put beside events, and how far from them [px], where a star's wings are no matter.
+STARS, OFF_MIDDLE = 8, 9
 MANY = 20  # alerts of a night that is shown by itself
 BATCH, ROUNDS = 32, 400  # alerts at once, at which a core is fastest; rounds of which the best counts
 OURS = "rbnet"
@@ -58,12 +66,18 @@ class Events:
     def transient(self) -> Mask:
         return np.char.startswith(self.kind, "transient")
 
-    def quantile(self, name: str, below: float, of: Mask) -> Array:
-        """For each half, the score that this share of some events is below."""
-        return np.array([np.quantile(self.scores[name][of & (self.half == i)], below) for i in range(2)], np.float32)
+    def quantile(self, name: str, below: float, of: Mask, times: NDArray[np.int64]) -> Array:
+        """For each half, the score that this share of some events is below, where each counts so many `times`."""
+        parts = (np.repeat(self.scores[name][here], times[here]) for here in (of & (self.half == i) for i in range(2)))
+        return np.array([np.quantile(part, below) for part in parts], np.float32)
 
-    def passing(self, name: str, thresholds: Array) -> Mask:
-        return self.scores[name] >= thresholds[self.half]
+    def keeping(self, name: str, share: float) -> Rule:
+        """What passes where this share of the transients does."""
+        return lambda times: self.scores[name] >= self.quantile(name, 1 - share, self.transient, times)[self.half]
+
+    def admitting(self, name: str, fpr: float) -> Rule:
+        """What passes where this share of the artefacts does at most."""
+        return lambda times: self.scores[name] > self.quantile(name, 1 - fpr, ~self.real, times)[self.half]
 
 
 def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
@@ -77,12 +91,37 @@ def ours(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray
 
 
 def others(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
-    """Events of the generator that it has never seen."""
+    """Events of a generator that it has not learned from."""
     made = inject(real["stamps"], real["positive"] == 1, EVENTS, SEED + half)
     return made["stamps"], made["real"], made["kind"], made["receiver"]
 
 
-def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Events:
+def crowded(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
+    """The events of `ours`, with bright stars in front."""
+    stamps, *truth = ours(real, half)
+    return beside_stars(stamps, SEED + half), *truth
+
+
+def beside_stars(stamps: Array, seed: int) -> Array:
+    """Triplets (N,3,63,63) with STARS bright stars more, well subtracted and off the middle: what happened there is
+    the same as before."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for part in np.array_split(stamps, -(-len(stamps) // 128)):
+        shape = (len(part), STARS)
+        distance, angle = np.sqrt(rng.uniform(OFF_MIDDLE**2, 32**2, shape)), rng.uniform(0, 2 * np.pi, shape)
+        x, y, flux = distance * np.cos(angle), distance * np.sin(angle), flux_of(rng.uniform(14.5, 18.5, shape))
+        stars = Sources(*(each.astype(np.float32) for each in (x, y, flux, np.zeros(shape))))
+        scene = replace(draw_scene(rng, len(part)), stars=stars)
+        light = shine(rng, scene)
+        arrived = light.science + rng.standard_normal(light.science.shape, np.float32) * np.sqrt(light.science / GAIN)
+        change = transfer(rng, arrived - light.matched)
+        middle = slice(MARGIN, -MARGIN)
+        made.append(part + np.stack([arrived, light.template, change], axis=1)[:, :, middle, middle])
+    return np.concatenate(made)
+
+
+def scored_events(generator: Generator, real: Table, scorers: list[Scorer], shared: Path) -> Events:
     """Events in the triplets of both halves, each scored by the network that has not seen its half."""
     half = halves(real["night"])
     parts = []
@@ -94,6 +133,11 @@ def held_out(generator, real: Table, scorers: list[Scorer], shared: Path) -> Eve
     scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "kind", "scene", "half"))
     return Events(*columns, scores)
+
+
+def always(hit: Mask) -> Rule:
+    """What passes whatever was drawn: a threshold that is given."""
+    return lambda times: hit
 
 
 def share_of(scenes: Scenes, chosen: Mask, hit: Mask) -> str:
@@ -109,50 +153,81 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def by_kind(events: Events, threshold: float) -> str:
     """What passes, by kind, where each network keeps KEPT of the transients; all at MIDDLE; and recalls at FPRS.
 
-    threshold: the bundle's own, for one more column.
+    threshold: the bundle's own, for one more column. Thresholds that are found on the events are found anew in each
+    draw of the bootstrap.
     """
     scenes = Scenes(events.scene, 0)
-    at = {name: events.quantile(name, 1 - KEPT, events.transient) for name in events.scores}
-    passing = [events.passing(name, thresholds) for name, thresholds in at.items()]
-    passing.append(events.scores[OURS] >= np.float32(threshold))
-
-    def line(name: str, chosen: Mask, hits: Iterable[Mask]) -> list[str]:
-        cells = [share_of(scenes, chosen, hit) for hit in hits]
-        return [name, str(chosen.sum()), *cells, *[""] * (len(passing) - len(cells))]
-
     kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
-    lines = [line(name, events.kind == name, passing) for name in kinds]
-    lines += [line("**all reals**", events.real, passing), line("**all artefacts**", ~events.real, passing)]
-    middle = [score >= np.float32(MIDDLE) for score in events.scores.values()]
-    lines += [
-        line(f"all reals at {MIDDLE}", events.real, middle),
-        line(f"all artefacts at {MIDDLE}", ~events.real, middle),
-    ]
+    number_of = {name: i for i, name in enumerate(kinds)}
+    kind = np.array([number_of[name] for name in events.kind])
+    artefacts = [i for i, name in enumerate(kinds) if not events.real[events.kind == name].any()]
+
+    def of_classes(rule: Rule) -> list[Share]:
+        return scenes.shares_of(np.where(events.real, 0, 1), ["reals", "artefacts"], rule)
+
+    def column(rule: Rule) -> list[str]:
+        shares = scenes.shares_of(kind, kinds, rule)
+        alike = float(np.mean([shares[i].value for i in artefacts]))
+        return [*map(share, shares + of_classes(rule)), percent(alike)]
+
+    columns = [column(events.keeping(name, KEPT)) for name in events.scores]
+    columns.append(column(always(events.scores[OURS] >= np.float32(threshold))))
+    names = [*kinds, "**all reals**", "**all artefacts**", "artefacts, all kinds weighed alike"]
+    counts = [*np.bincount(kind), events.real.sum(), (~events.real).sum(), (~events.real).sum()]
+    lines = [[name, str(n), *cells] for name, n, *cells in zip(names, counts, *columns, strict=True)]
+
+    middle = [of_classes(always(score >= np.float32(MIDDLE))) for score in events.scores.values()]
+    for i, what in enumerate(("reals", "artefacts")):
+        lines.append([f"all {what} at {MIDDLE}", str(counts[len(kinds) + i]), *(share(each[i]) for each in middle), ""])
     for fpr in FPRS:
-        above = [
-            score > events.quantile(name, 1 - fpr, ~events.real)[events.half] for name, score in events.scores.items()
-        ]
-        lines.append(line(f"recall at FPR {fpr:.0%}", events.real, above))
+        found = [of_classes(events.admitting(name, fpr))[0] for name in events.scores]
+        lines.append([f"recall at FPR {fpr:.0%}", str(events.real.sum()), *map(share, found), ""])
+    one = np.ones(len(kind), np.int64)
+    at = {name: events.quantile(name, 1 - KEPT, events.transient, one) for name in events.scores}
     heads = [f"{name} >= " + ", ".join(f"{each:.3g}" for each in thresholds) for name, thresholds in at.items()]
     return markdown(["", "events", *heads, f"{OURS} >= {threshold:g}"], lines)
 
 
-def calibration(events: Events) -> str:
-    """ECE on reals and artefacts in several mixes, with intervals."""
+def in_front_of_stars(events: Events, crowd: Events) -> str:
+    """What passes of the same events with bright stars in front, at the thresholds of `by_kind`."""
     scenes = Scenes(events.scene, 0)
+    one = np.ones(len(events.kind), np.int64)
+    at = {name: events.quantile(name, 1 - KEPT, events.transient, one)[events.half] for name in events.scores}
+    groups = {name: events.kind == name for name in np.unique(events.kind[events.real])}
+    groups |= {"**all reals**": events.real, "**all artefacts**": ~events.real}
+    lines = []
+    for name, chosen in groups.items():
+        passing = (share_of(scenes, chosen, crowd.scores[each] >= at[each]) for each in events.scores)
+        lines.append([name, str(chosen.sum()), *passing])
+    return markdown(["beside bright stars", "events", *events.scores], lines)
+
+
+def calibration(events: Events) -> str:
+    """ECE on reals and artefacts in several mixes, with intervals; where they aren't 1:1 also of scores that are
+    converted to the mix by Bayes' rule, as the card has it."""
+    scenes = Scenes(events.scene, 0)
+
+    def cell(score: Array, prevalence: float) -> str:
+        def ece(times: NDArray[np.int64]) -> float:
+            drawn = np.repeat(np.arange(len(score)), times)
+            return calibration_at(score[drawn], events.real[drawn], prevalence, "").ece
+
+        return number(scenes.interval(calibration_at(score, events.real, prevalence, "").ece, ece))
+
     lines = []
     for name, prevalence in MIXES.items():
-        cells = [name]
-        for score in events.scores.values():
-
-            def ece(times: NDArray[np.int64], score: Array = score, prevalence: float = prevalence) -> float:
-                drawn = np.repeat(np.arange(len(score)), times)
-                return calibration_at(score[drawn], events.real[drawn], prevalence, "").ece
-
-            value = calibration_at(score, events.real, prevalence, name).ece
-            cells.append(number(scenes.interval(value, ece)))
-        lines.append(cells)
+        lines.append([name, *(cell(score, prevalence) for score in events.scores.values())])
+        if prevalence != MIXES["1:1"]:
+            converted = (at_mix(score, prevalence) for score in events.scores.values())
+            lines.append([f"{name}, converted", *(cell(score, prevalence) for score in converted)])
     return markdown(["reals to artefacts", *events.scores], lines)
+
+
+def at_mix(score: Array, prevalence: float) -> Array:
+    """Probabilities (N,) where this share is real, of probabilities where half are."""
+    odds = prevalence / (1 - prevalence)
+    converted: Array = odds * score / (odds * score + 1 - score)
+    return converted
 
 
 def on_real(real: Table, scores: dict[str, Array], threshold: float) -> str:
@@ -196,17 +271,22 @@ def by_night(real: Table, score: Array, threshold: float) -> str:
     return markdown(["night (JD)", "alerts", *wrong], lines)
 
 
-def over_thresholds(real: Table, score: Array) -> str:
-    """What passes on real triplets from each threshold on, and from those that the bundle's rule finds on each half."""
+def over_thresholds(real: Table, score: Array, threshold: float) -> str:
+    """What passes on real triplets from each threshold on, the bundle's among them; from those that the rule finds on
+    each half; and from those that it finds on the other."""
     groups = (real["asteroid"], real["consensus"] == 1, real["consensus"] == 0)
     half = halves(real["night"])
-    own = [recipe.best_threshold(score[half == i], rows(real, half == i)) for i in (0, 1)]
+    own = np.array([recipe.best_threshold(score[half == i], rows(real, half == i)) for i in (0, 1)], np.float32)
 
     def line(name: str, thresholds: Array) -> list[str]:
         return [name, *(f"{(score >= thresholds)[group].mean():.1%}" for group in groups)]
 
-    lines = [line(f"{at:.2f}", np.full(len(score), at, np.float32)) for at in np.arange(0.3, 0.96, 0.05)]
-    lines.append(line(", ".join(f"{at:.2f}" for at in own), np.array(own, np.float32)[half]))
+    lines = [
+        line(f"**{at:.2f}**" if at == threshold else f"{at:.2f}", np.full(len(score), at, np.float32))
+        for at in sorted({*SWEPT, threshold})
+    ]
+    lines.append(line(", ".join(f"{at:.2f}" for at in own) + ", each half's own", own[half]))
+    lines.append(line(", ".join(f"{at:.2f}" for at in own[::-1]) + ", each the other's", own[1 - half]))
     return markdown(["threshold", "asteroids", "both BRAAIs above 0.9", "both under 0.1"], lines)
 
 
@@ -237,12 +317,14 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
     scorers = [load_bundle(folder / f"half{i}.pt") for i in (0, 1)]
     threshold = load_bundle(bundle).manifest.threshold
     score = recipe.held_out(folder, real)
-    yield "threshold", over_thresholds(real, score)
+    yield "threshold", over_thresholds(real, score, threshold)
     yield "real", on_real(real, {OURS: score, "d6_m7": real["d6_m7"], "d6_m9": real["d6_m9"]}, threshold)
     yield "nights", by_night(real, score, threshold)
     for name, generator in (("own", ours), ("other", others)):
-        events = held_out(generator, real, scorers, shared)
+        events = scored_events(generator, real, scorers, shared)
         yield f"{name} kinds", by_kind(events, threshold)
+        if generator is ours:
+            yield "crowded", in_front_of_stars(events, scored_events(crowded, real, scorers, shared))
         yield f"{name} calibration", calibration(events)
     yield "cost", cost(bundle, shared)
 
@@ -252,6 +334,7 @@ FIGURES = (
     "real",
     "nights",
     "own kinds",
+    "crowded",
     "own calibration",
     "other kinds",
     "other calibration",

@@ -1,8 +1,10 @@
 """Pictures for the card's judgements: `python models/gallery.py models/rbnet.pt HALVES -o FOLDER`.
 
 Real triplets, each scored by the network that has not seen its night (HALVES as in `evaluate.py`): what breaks with
-both BRAAI networks at the bundle's threshold, the strongest disagreements either way, missed asteroids. Real stamps
-stay out of the repository: the card names them by candid. Beside them mistakes on simulated triplets, which it shows.
+both BRAAI networks at the bundle's threshold, missed asteroids, and the strongest disagreements either way. These are
+drawn without scores and in the order of their candids: judge them first, what is printed last says who said what. Real
+stamps stay out of the repository: the card names them by candid. Beside them mistakes on simulated triplets, which it
+shows.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from rbstream.simulate import triplets
 
 MOST = 30  # in a picture
 ACROSS = 3  # triplets in a row
+BLIND = ("higher_than_braai", "lower_than_braai")  # what is judged without scores
 SIMULATED, SHOWN = 4_000, 12  # triplets, and how many of the worst the card shows
 
 
@@ -43,13 +46,15 @@ def rooms(real: recipe.Table, score: recipe.Array, threshold: float) -> dict[str
     }
 
 
-def caption(real: recipe.Table, score: recipe.Array, row: int) -> str:
+def caption(real: recipe.Table, row: int) -> str:
+    """What is known of an alert without any score."""
     said = json.loads(real["meta"][row])
     known = "asteroid" if real["asteroid"][row] else ""
-    return (
-        f"{real['candid'][row]}  {known}\n{score[row]:.2f}, d6_m7 {real['d6_m7'][row]:.2f}, "
-        f"d6_m9 {real['d6_m9'][row]:.2f}\n{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections"
-    )
+    return f"{real['candid'][row]}  {known}\n{said['magpsf']:.1f} mag, {said.get('ndethist') or 0} detections"
+
+
+def scores_of(real: recipe.Table, score: recipe.Array, row: int) -> str:
+    return f"\n{score[row]:.2f}, d6_m7 {real['d6_m7'][row]:.2f}, d6_m9 {real['d6_m9'][row]:.2f}"
 
 
 def main() -> None:
@@ -63,11 +68,16 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     scorer = load_bundle(options.bundle)
     score = recipe.held_out(options.halves, real)
-    for name, chosen in rooms(real, score, scorer.manifest.threshold).items():
-        print(f"{name}: {', '.join(map(str, real['candid'][chosen])) or 'none'}")
-        if len(chosen):
-            titles = [caption(real, score, row) for row in chosen]
+    found = rooms(real, score, scorer.manifest.threshold)
+    blind = np.concatenate([found[name] for name in BLIND])
+    blind = blind[np.argsort(real["candid"][blind])]
+    for name, chosen in found.items():
+        if len(chosen) and name not in BLIND:
+            titles = [caption(real, row) + scores_of(real, score, row) for row in chosen]
             save(stamp_figure(real["stamps"][chosen], titles, ACROSS), options.output / f"{name}.png")
+    for number, chosen in enumerate(np.split(blind, range(MOST, len(blind), MOST)), 1):
+        titles = [caption(real, row) for row in chosen]
+        save(stamp_figure(real["stamps"][chosen], titles, ACROSS), options.output / f"disagreements_{number}.png")
     stamps, is_real, kind = triplets(SIMULATED, SEED)
     score = recipe.scored(scorer, stamps)
     mistakes = {
@@ -77,6 +87,8 @@ def main() -> None:
     for name, chosen in mistakes.items():
         titles = [f"{kind[row]} {score[row]:.3f}" for row in chosen]
         save(stamp_figure(stamps[chosen], titles, ACROSS), options.output / f"{name}.png")
+    for name, chosen in found.items():
+        print(f"{name}: {', '.join(map(str, real['candid'][chosen])) or 'none'}")
 
 
 if __name__ == "__main__":

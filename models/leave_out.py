@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import recipe
-from evaluate import KEPT, markdown, ours, put, put_into, share_of
+from evaluate import KEPT, Rule, markdown, ours, put, put_into
 
 from rbstream import log
 from rbstream.lab.evaluate.resample import Scenes
+from rbstream.lab.evaluate.words import share
 from rbstream.model.bundle import load_bundle
 from rbstream.simulate.kinds import BOGUS
 
@@ -54,18 +55,25 @@ def table(folder: Path, real: recipe.Table) -> str:
     stamps, _, kind, receiver = ours(recipe.rows(real, here), HALF)
     scenes = Scenes(receiver, 0)
 
-    def passing(name: str) -> recipe.Array:
-        score = recipe.scored(load_bundle(bundle_of(folder, name)), stamps)
-        return score >= np.quantile(score[np.char.startswith(kind, "transient")], 1 - KEPT)
+    transient = np.char.startswith(kind, "transient")
 
-    def cell(passes: recipe.Array, kinds: Sequence[str]) -> str:
-        return share_of(scenes, np.isin(kind, kinds), passes)
+    def passing(name: str) -> Rule:
+        score = recipe.scored(load_bundle(bundle_of(folder, name)), stamps)
+
+        def passes(times: np.ndarray) -> np.ndarray:
+            return score >= np.quantile(np.repeat(score[transient], times[transient]), 1 - KEPT)
+
+        return passes
+
+    def cells(passes: Rule, kinds: Sequence[str]) -> list[str]:
+        codes = {name: i for i, name in enumerate(kinds)}
+        group = np.array([codes.get(name, -1) for name in kind])
+        return [share(each) for each in scenes.shares_of(group, kinds, passes)]
 
     shown = passing("nothing")
     lines = []
     for name, kinds in list(LEFT_OUT.items())[1:]:
-        passes = passing(name)
-        lines += [[name, each, cell(passes, [each]), cell(shown, [each])] for each in kinds]
+        lines += [[name, *line] for line in zip(kinds, cells(passing(name), kinds), cells(shown, kinds), strict=True)]
     return markdown(["left out", "of these kinds", "pass", "pass where nothing was left out"], lines)
 
 

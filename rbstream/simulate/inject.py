@@ -22,7 +22,7 @@ from .scene import GAIN, Scene, draw_scene, neighbours
 
 _EMPTIED = 7.0  # px around the middle that are replaced by noise: what a PSF of 3.4 px FWHM fills
 _RECENTRED = 0.3  # share of receivers moved to another, quiet place instead of being emptied
-_FARTHEST = 18  # px that a receiver is moved by: more would leave less than 2/3 of it
+_FARTHEST = 18  # px that a receiver is moved by: more would leave less than half of it
 _QUIET = 4.0  # sigma of single pixels: a place without anything to detect
 # DN: the peak of a 15 mag star. Nothing subtracts to mere noise there, so emptying it would teach a lie.
 _BRIGHT = 4000

@@ -22,7 +22,7 @@ def test_the_card_speaks_of_the_bundle_beside_it():
     assert f"| at {manifest.threshold:g} |" in card
     assert re.search(rf"^{manifest.threshold:g}: ", card, re.MULTILINE)
     assert manifest.version in card
-    assert manifest.threshold == recipe.THRESHOLD
+    assert manifest.threshold == recipe.THRESHOLD[1]
 
 
 def test_figures_are_put_between_their_marks_and_nothing_else_changes():
@@ -61,11 +61,46 @@ def test_kinds_pass_at_the_threshold_at_which_each_halfs_network_keeps_99_per_ce
     assert found["streak"] == ("200", "25.0%")
     assert found["ghost"] == ("200", "0.0%")
     assert found["**all artefacts**"] == ("400", "12.5%")
+    assert found["artefacts, all kinds weighed alike"] == ("400", "12.5%")
     assert found["**all reals**"] == ("600", "99.33%")
     # Of one half 111 transients and all variables, of the other none.
     assert found["all reals at 0.5"] == ("600", "35.2%")
     assert found["all artefacts at 0.5"] == ("400", "6.25%")
     assert found["recall at FPR 5%"] == ("600", "7.67%")  # 23 of 300 are above the 25 artefacts at 0.9
+
+
+def test_where_a_threshold_keeps_a_share_of_what_was_drawn_its_intervals_are_of_other_thresholds_too():
+    rng = np.random.default_rng(1)
+    kind, half = np.repeat(["transient", "ghost"], 1000), np.tile([0, 1], 1000)
+    score = np.where(kind == "ghost", 0.01, 1) * rng.random(2000)  # so that one in two ghosts passes at about 0.005
+    events = evaluate.Events(kind == "transient", kind, np.arange(2000), half, {"rbnet": score.astype(np.float32)})
+    one = np.ones(2000, np.int64)
+    at = events.quantile("rbnet", 0.005, events.transient, one)
+    ghosts = np.where(kind == "ghost", 0, -1)
+    scenes = evaluate.Scenes(events.scene, 0)
+    (fixed,) = scenes.shares(ghosts, ["ghost"], score.astype(np.float32) >= at[half])
+    (drawn,) = scenes.shares_of(ghosts, ["ghost"], events.keeping("rbnet", 0.995))
+    assert (drawn.value, drawn.n) == (fixed.value, fixed.n)
+    assert drawn.high - drawn.low > 2 * (fixed.high - fixed.low)
+    (again,) = scenes.shares_of(ghosts, ["ghost"], evaluate.always(score.astype(np.float32) >= at[half]))
+    assert (again.low, again.high) == pytest.approx((fixed.low, fixed.high))
+
+
+def test_a_score_is_converted_to_the_share_of_reals_among_those_that_have_it():
+    score = np.array([0, 0.2, 0.5, 1], np.float32)
+    assert evaluate.at_mix(score, 1 / 2) == pytest.approx(score)
+    assert evaluate.at_mix(score, 1 / 11) == pytest.approx([0, 0.2 / 8.2, 1 / 11, 1])
+
+
+def test_bright_stars_leave_the_middle_as_it_was():
+    stamps = np.zeros((3, 3, 63, 63), np.float32)
+    stamps[2, :, :5] = np.nan
+    crowded = evaluate.beside_stars(stamps, 1)
+    assert (np.abs(crowded[:, :, 29:34, 29:34]) < 1).mean() > 0.8
+    assert (crowded[:2, 1].reshape(2, -1).max(axis=1) > 500).all()
+    assert np.abs(crowded[:2, 2]).sum() < 0.1 * crowded[:2, 0].sum()  # subtracted
+    assert np.isnan(crowded[2, :, :5]).all()
+    assert np.isfinite(crowded[2, :, 5:]).all()
 
 
 def test_real_triplets_are_counted_by_night_and_small_nights_together():
@@ -85,11 +120,14 @@ def test_thresholds_are_shown_for_all_nights_and_at_last_those_that_the_rule_fin
     consensus = np.tile(np.repeat([1, 0], 50), 2)
     real = {"night": np.repeat([1, 2], 100), "asteroid": consensus == 1, "consensus": consensus}
     score = np.repeat([0.9, 0.85, 0.1, 0.35, 0.32, 0.1], [50, 25, 25, 50, 25, 25])
-    lines = cells(evaluate.over_thresholds(real, score.astype(np.float32)))
-    assert lines[2] == ["0.30", "100.0%", "100.0%", "50.0%"]
-    assert lines[3][0] == "0.35"
-    assert lines[4] == ["0.40", "50.0%", "50.0%", "25.0%"]
-    assert lines[-1] == ["0.89, 0.34", "100.0%", "100.0%", "0.0%"]
+    lines = cells(evaluate.over_thresholds(real, score.astype(np.float32), 0.34))
+    found = {name: shares for name, *shares in lines[2:]}
+    assert found["0.30"] == ["100.0%", "100.0%", "50.0%"]
+    assert found["**0.34**"] == ["100.0%", "100.0%", "25.0%"]
+    assert found["0.40"] == ["50.0%", "50.0%", "25.0%"]
+    assert list(found)[2:6] == ["0.20", "0.30", "**0.34**", "0.40"]
+    assert found["0.89, 0.34, each half's own"] == ["100.0%", "100.0%", "0.0%"]
+    assert found["0.34, 0.89, each the other's"] == ["50.0%", "50.0%", "25.0%"]
 
 
 LEARNED = {"recipe": {"epochs": 14}, "torch": "2", "data": {"source": {"sources": [{"injected": 9}, {"arrays": "r"}]}}}

@@ -59,6 +59,7 @@ def test_a_bundle_is_replaced_only_when_all_is_made_and_has_the_threshold_of_the
     output = tmp_path / "net.pt"
     output.write_bytes(b"before")
     monkeypatch.setattr(recipe, "real_triplets", lambda _: table())
+    monkeypatch.setattr(recipe, "THRESHOLD", {5: 0.3})
     monkeypatch.setattr("sys.argv", ["recipe.py", "--seed", "5", "-o", str(output)])
     with monkeypatch.context() as broken:
         broken.setattr(recipe, "write_with_threshold", broken_disk)
@@ -68,8 +69,20 @@ def test_a_bundle_is_replaced_only_when_all_is_made_and_has_the_threshold_of_the
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
     recipe.main()
     manifest = load_bundle(output).manifest
-    assert manifest.threshold == recipe.THRESHOLD
+    assert manifest.threshold == 0.3
     assert manifest.provenance["threshold"]["made with"] == "python models/recipe.py --seed 5"
+
+
+def test_a_seed_of_which_no_threshold_is_known_gives_a_bundle_without_one_and_says_so(
+    quick, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(recipe, "real_triplets", lambda _: table())
+    monkeypatch.setattr("sys.argv", ["recipe.py", "--seed", "6", "-o", str(tmp_path / "net.pt")])
+    recipe.main()
+    manifest = load_bundle(tmp_path / "net.pt").manifest
+    assert manifest.threshold == 0.5
+    assert "threshold" not in manifest.provenance
+    assert "No threshold is known for these weights" in capsys.readouterr().out
 
 
 def broken_disk(*_):
@@ -81,13 +94,13 @@ def test_halves_are_made_of_other_nights_and_tell_the_threshold_that_loses_one_i
 ):
     real = table() | {"consensus": np.ones(40, np.int8)}
     monkeypatch.setattr(recipe, "real_triplets", lambda _: real)
-    monkeypatch.setattr(recipe, "THRESHOLD", 0.01)
+    monkeypatch.setattr(recipe, "THRESHOLD", {1: 0.01})
     monkeypatch.setattr("sys.argv", ["recipe.py", "-o", str(tmp_path / "net.pt"), "--halves", str(tmp_path / "halves")])
     recipe.main()
     assert {path.name for path in tmp_path.glob("**/*.pt")} == {"half0.pt", "half1.pt"}
     score = recipe.held_out(tmp_path / "halves", real)
     best = recipe.best_threshold(score, real)
-    assert f"threshold {best:g}, and THRESHOLD is 0.01: write it there" in capsys.readouterr().out
+    assert f"threshold {best:g}, and THRESHOLD of the seed is 0.01: write it there" in capsys.readouterr().out
     assert (score >= np.float32(best)).all()  # one in 40 would be too many
     made = [load_bundle(tmp_path / "halves" / f"half{half}.pt").manifest.provenance for half in range(2)]
     assert made[0]["data"] != made[1]["data"]

@@ -83,6 +83,23 @@ class Scenes:
             _share(name, int(hits[i]), int(n[i]), scenes[i], ratio[:, i]) for i, name in enumerate(names)
         ]  # fmt: skip
 
+    def shares_of(
+        self, group: NDArray[np.int64], names: Sequence[str], hit: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+    ) -> list[Share]:
+        """As `shares`, where what is a hit depends on the draw: what passes a threshold that is a quantile of it.
+
+        hit: weights (n,), 1 for the alerts as they are -> (n,).
+        """
+        found = self.shares(group, names, hit(np.ones(len(group), np.int64)))
+        inside, drawn = group >= 0, []
+        for times in (each[self.codes] for each in self._draws()):
+            hits = inside & hit(times)
+            counts = (np.bincount(group[of], times[of], len(names)) for of in (hits, inside))
+            with np.errstate(invalid="ignore"):
+                drawn.append(np.divide(*counts))
+        ratio = np.array(drawn)
+        return [_share(each.name, each.hits, each.n, each.scenes, ratio[:, i]) for i, each in enumerate(found)]
+
     def interval(self, value: float, statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
         """Of a statistic of weights (n,), 0 for alerts whose scene wasn't drawn; draws where it is NaN don't count."""
         return interval(value, np.array([statistic(drawn[self.codes]) for drawn in self._draws()]))
