@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from rbstream.simulate import triplets
 from rbstream.simulate.alerts import alerts, until_detected
@@ -43,6 +44,18 @@ def test_a_seventh_of_the_alerts_have_masked_pixels_whatever_their_class(simulat
 def test_one_in_a_hundred_is_truncated():
     short = np.concatenate([(batch.shape < 63).any(axis=1) for batch in alerts(4000, 3)])
     assert short.mean() == pytest.approx(0.01, abs=0.005)
+
+
+def test_bright_stars_lie_beside_reals_as_often_as_beside_artefacts_and_always_where_the_flux_scale_is_wrong(simulated):
+    """Else a crowded field tells the artefact: wrong flux scales are seen on the stars beside."""
+    stamps, real, kind = simulated
+    template = np.nan_to_num(stamps[:, 1] - np.nanmedian(stamps[:, 1], axis=(1, 2))[:, None, None])
+    peaks = (maximum_filter(template, (1, 5, 5)) == template) & (template > 150)  # DN: 18.5 mag
+    peaks[:, 23:40, 23:40] = False
+    crowded = peaks.sum(axis=(1, 2)) >= 4
+    assert crowded[kind == "flux_scale"].mean() > 0.95
+    assert crowded[real].mean() > 0.12
+    assert crowded[real].mean() == pytest.approx(crowded[~real & (kind != "flux_scale")].mean(), abs=0.06)
 
 
 def test_nothing_is_infinite(simulated):
