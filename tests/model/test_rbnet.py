@@ -1,5 +1,6 @@
 """The default bundle: finite whatever goes in, cheap, and as good as its card says."""
 
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ from rbstream.lab.networks import build
 from rbstream.model import load_bundle
 from rbstream.model.manifest import read_bundle
 from rbstream.model.rbnet import CoreAndContext, Robust
+from rbstream.simulate import triplets
+from rbstream.simulate.kinds import REAL
 
 BUNDLE = "models/rbnet.pt"
 
@@ -96,6 +99,20 @@ def test_the_default_bundle_is_small_and_says_how_it_was_made():
     assert bundle.manifest.survey == "ztf"
     assert bundle.manifest.provenance["threshold"]["made with"].startswith("python models/recipe.py --seed")
     assert data_path("models/rbnet.md").exists()
+
+
+def test_stars_that_are_put_beside_reals_lose_few_of_them():
+    """A crowded field is no sign of an artefact: of the network that had learned so 6% were lost."""
+    scorer = load_bundle(data_path(BUNDLE))
+    stamps, _, _ = triplets(640, 5, REAL)
+
+    def passes(stamps: np.ndarray) -> np.ndarray:
+        scores = [scorer.score(stamps[i : i + 64]) for i in range(0, len(stamps), 64)]
+        return np.concatenate(scores) >= scorer.manifest.threshold
+
+    before = passes(stamps)
+    assert before.mean() > 0.97
+    assert passes(evaluate.beside_stars(stamps, 1))[before].mean() > 0.97
 
 
 def test_known_asteroids_pass_and_what_both_braais_reject_does_not(shared_data):
