@@ -27,10 +27,9 @@ from rbstream.memory import keep_freed_memory
 from rbstream.model.bundle import BareNetwork, Scorer, load_bundle
 from rbstream.model.keras import import_keras
 from rbstream.model.manifest import read_bundle
-from rbstream.simulate.detect import shine, transfer
-from rbstream.simulate.inject import injections, receivers
+from rbstream.simulate.inject import added, injections, receivers
 from rbstream.simulate.optics import MARGIN, Sources
-from rbstream.simulate.scene import GAIN, draw_scene, flux_of
+from rbstream.simulate.scene import draw_scene, flux_of
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -70,6 +69,10 @@ class Events:
         """For each half, the score that this share of some events is below, where each counts so many `times`."""
         parts = (np.repeat(self.scores[name][here], times[here]) for here in (of & (self.half == i) for i in range(2)))
         return np.array([np.quantile(part, below) for part in parts], np.float32)
+
+    def threshold(self, name: str) -> Array:
+        """For each half, the score from which KEPT of the transients pass."""
+        return self.quantile(name, 1 - KEPT, self.transient, np.ones(len(self.kind), np.int64))
 
     def keeping(self, name: str, share: float) -> Rule:
         """What passes where this share of the transients does."""
@@ -113,11 +116,8 @@ def beside_stars(stamps: Array, seed: int) -> Array:
         x, y, flux = distance * np.cos(angle), distance * np.sin(angle), flux_of(rng.uniform(14.5, 18.5, shape))
         stars = Sources(*(each.astype(np.float32) for each in (x, y, flux, np.zeros(shape))))
         scene = replace(draw_scene(rng, len(part)), stars=stars)
-        light = shine(rng, scene)
-        arrived = light.science + rng.standard_normal(light.science.shape, np.float32) * np.sqrt(light.science / GAIN)
-        change = transfer(rng, arrived - light.matched)
-        middle = slice(MARGIN, -MARGIN)
-        made.append(part + np.stack([arrived, light.template, change], axis=1)[:, :, middle, middle])
+        light, _ = added(rng, scene)
+        made.append(part + light[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN])
     return np.concatenate(made)
 
 
@@ -133,6 +133,12 @@ def scored_events(generator: Generator, real: Table, scorers: list[Scorer], shar
     scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "kind", "scene", "half"))
     return Events(*columns, scores)
+
+
+def numbered(kind: NDArray[np.str_], names: Sequence[str]) -> NDArray[np.int64]:
+    """Which of some names each (N,) is, -1 for none of them."""
+    numbers = {name: i for i, name in enumerate(names)}
+    return np.array([numbers.get(name, -1) for name in kind])
 
 
 def always(hit: Mask) -> Rule:
@@ -158,8 +164,7 @@ def by_kind(events: Events, threshold: float) -> str:
     """
     scenes = Scenes(events.scene, 0)
     kinds = [*np.unique(events.kind[events.real]), *np.unique(events.kind[~events.real])]
-    number_of = {name: i for i, name in enumerate(kinds)}
-    kind = np.array([number_of[name] for name in events.kind])
+    kind = numbered(events.kind, kinds)
     artefacts = [i for i, name in enumerate(kinds) if not events.real[events.kind == name].any()]
 
     def of_classes(rule: Rule) -> list[Share]:
@@ -182,17 +187,14 @@ def by_kind(events: Events, threshold: float) -> str:
     for fpr in FPRS:
         found = [of_classes(events.admitting(name, fpr))[0] for name in events.scores]
         lines.append([f"recall at FPR {fpr:.0%}", str(events.real.sum()), *map(share, found), ""])
-    one = np.ones(len(kind), np.int64)
-    at = {name: events.quantile(name, 1 - KEPT, events.transient, one) for name in events.scores}
-    heads = [f"{name} >= " + ", ".join(f"{each:.3g}" for each in thresholds) for name, thresholds in at.items()]
+    heads = [f"{name} >= " + ", ".join(f"{at:.3g}" for at in events.threshold(name)) for name in events.scores]
     return markdown(["", "events", *heads, f"{OURS} >= {threshold:g}"], lines)
 
 
 def in_front_of_stars(events: Events, crowd: Events) -> str:
     """What passes of the same events with bright stars in front, at the thresholds of `by_kind`."""
     scenes = Scenes(events.scene, 0)
-    one = np.ones(len(events.kind), np.int64)
-    at = {name: events.quantile(name, 1 - KEPT, events.transient, one)[events.half] for name in events.scores}
+    at = {name: events.threshold(name)[events.half] for name in events.scores}
     groups = {name: events.kind == name for name in np.unique(events.kind[events.real])}
     groups |= {"**all reals**": events.real, "**all artefacts**": ~events.real}
     lines = []

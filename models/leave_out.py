@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import recipe
-from evaluate import KEPT, Rule, markdown, ours, put, put_into
+from evaluate import KEPT, Rule, markdown, numbered, ours, put, put_into
 
 from rbstream import log
 from rbstream.lab.evaluate.resample import Scenes
@@ -66,9 +66,7 @@ def table(folder: Path, real: recipe.Table) -> str:
         return passes
 
     def cells(passes: Rule, kinds: Sequence[str]) -> list[str]:
-        codes = {name: i for i, name in enumerate(kinds)}
-        group = np.array([codes.get(name, -1) for name in kind])
-        return [share(each) for each in scenes.shares_of(group, kinds, passes)]
+        return [share(each) for each in scenes.shares_of(numbered(kind, kinds), kinds, passes)]
 
     shown = passing("nothing")
     lines = []

@@ -144,18 +144,23 @@ def _inject(rng: Rng, name: str | None, place: _Place) -> Detection:
     scene, stack = place.scene, place.stack
     if name is not None:
         KINDS[name].put(rng, scene)
+    light, matched = added(rng, scene)
+    if name in _FRAME_KINDS:
+        light[:, 2] += _frame_error(stack[:, 1], scene.shift_x, scene.shift_y, scene.scale_error)
+    stack += light
+    return detect(scene, stack, matched)
+
+
+def added(rng: Rng, scene: Scene) -> tuple[Array, Array]:
+    """What scenes without a sky add to science, template and difference, with its photon noise, (B,3,CANVAS,CANVAS),
+    and to the matched reference (B,CANVAS,CANVAS), in DN."""
     light = shine(rng, scene)
     photons = rng.standard_normal(light.science.shape, np.float32) * np.sqrt(
         np.maximum(light.science, 0) / np.float32(GAIN)
     )
     arrived = light.science + photons
     change = transfer(rng, arrived - light.matched)
-    if name in _FRAME_KINDS:
-        change += _frame_error(stack[:, 1], scene.shift_x, scene.shift_y, scene.scale_error)
-    stack[:, 0] += arrived
-    stack[:, 1] += light.template
-    stack[:, 2] += change
-    return detect(scene, stack, light.matched)
+    return np.stack([arrived, light.template, change], axis=1), light.matched
 
 
 def _choose(rng: Rng, receivers: Receivers, n: int) -> tuple[np.ndarray, Array]:

@@ -14,7 +14,7 @@ REFERENCE_LIMIT = 22.5  # mag, where a reference of 15 to 40 exposures stops sho
 MAX_STARS = 64  # a scene's most: the PS1 sources within 30" in ZTF's packets are 1 to 170, 7 at the median
 GALAXY = 6  # sources that make a galaxy
 # Share of the scenes in which bright stars lie beside the event, whatever it is, and how many at most. Wrong flux
-# scales are told by such stars: a network that had seen them there alone missed a quarter of the reals beside eight.
+# scales are told by such stars: a network that had seen them there alone missed a tenth of the reals beside eight.
 _CROWDED, _NEIGHBOURS = 0.25, 10
 _BLENDED, _BESIDE = 0.15, 3  # share of the stars that are within so many px of another: pairs and chance
 REACH = 6  # px outside the canvas from where a star's wings still matter
@@ -136,6 +136,7 @@ def neighbours(rng: Rng, scenes: int) -> Sources:
     shape = (scenes, _NEIGHBOURS)
     count = np.where(rng.random(scenes) < _CROWDED, rng.integers(1, _NEIGHBOURS + 1, scenes), 0)
     x, y = rng.uniform(-34, 34, (2, *shape))
+    # Brighter ones are saturated and masked, fainter ones tell nothing of a wrong scale.
     flux = flux_of(rng.uniform(12.5, 18.5, shape)) * (np.arange(_NEIGHBOURS) < count[:, None])
     return Sources(_float(x), _float(y), _float(flux), np.zeros(shape, np.float32))
 

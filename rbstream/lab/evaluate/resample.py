@@ -72,16 +72,10 @@ class Scenes:
 
     def shares(self, group: NDArray[np.int64], names: Sequence[str], hit: NDArray[np.bool_]) -> list[Share]:
         """The share of hits in each group. group: (n,) indices into names, or negative; hit: (n,)."""
-        inside = group >= 0
-        n = np.bincount(group[inside], minlength=len(names))
-        hits = np.bincount(group[inside & hit], minlength=len(names))
-        scenes = [len(np.unique(self.codes[group == index])) for index in range(len(names))]
-        drawn = self.counts(np.where(inside, 2 * group + hit, -1), 2 * len(names)).reshape(DRAWS, -1, 2)
+        drawn = self.counts(np.where(group >= 0, 2 * group + hit, -1), 2 * len(names)).reshape(DRAWS, -1, 2)
         with np.errstate(invalid="ignore"):
             ratio = drawn[:, :, 1] / drawn.sum(axis=2)
-        return [
-            _share(name, int(hits[i]), int(n[i]), scenes[i], ratio[:, i]) for i, name in enumerate(names)
-        ]  # fmt: skip
+        return self._shares(group, names, hit, ratio)
 
     def shares_of(
         self, group: NDArray[np.int64], names: Sequence[str], hit: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
@@ -90,15 +84,23 @@ class Scenes:
 
         hit: weights (n,), 1 for the alerts as they are -> (n,).
         """
-        found = self.shares(group, names, hit(np.ones(len(group), np.int64)))
         inside, drawn = group >= 0, []
         for times in (each[self.codes] for each in self._draws()):
             hits = inside & hit(times)
             counts = (np.bincount(group[of], times[of], len(names)) for of in (hits, inside))
             with np.errstate(invalid="ignore"):
                 drawn.append(np.divide(*counts))
-        ratio = np.array(drawn)
-        return [_share(each.name, each.hits, each.n, each.scenes, ratio[:, i]) for i, each in enumerate(found)]
+        return self._shares(group, names, hit(np.ones(len(group), np.int64)), np.array(drawn))
+
+    def _shares(
+        self, group: NDArray[np.int64], names: Sequence[str], hit: NDArray[np.bool_], ratio: NDArray[np.float64]
+    ) -> list[Share]:
+        """What `shares` returns, of what was found in each draw: ratio (DRAWS, names)."""
+        inside = group >= 0
+        n = np.bincount(group[inside], minlength=len(names))
+        hits = np.bincount(group[inside & hit], minlength=len(names))
+        scenes = [len(np.unique(self.codes[group == index])) for index in range(len(names))]
+        return [_share(name, int(hits[i]), int(n[i]), scenes[i], ratio[:, i]) for i, name in enumerate(names)]
 
     def interval(self, value: float, statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
         """Of a statistic of weights (n,), 0 for alerts whose scene wasn't drawn; draws where it is NaN don't count."""
