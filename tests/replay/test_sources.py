@@ -129,8 +129,9 @@ def test_a_tar_cut_short_anywhere_gives_what_is_whole_and_one_rejection(
     with tarfile.open(path) as tar:
         ends = [member.offset_data + member.size for member in tar]
     whole, chance = path.read_bytes(), random.Random(3)
-    beside = [ends[4] + more for more in (-1, 0, 1, 512, 1024)]  # a byte short; in what fills its block; in a header
-    for size in [*(chance.randrange(600, ends[-1]) for _ in range(25)), *beside, ends[-1]]:
+    filled = [-(-end // 512) * 512 for end in ends]  # where the next header begins
+    beside = [ends[4] - 1, ends[4], ends[4] + 1, filled[4], filled[4] + 512, ends[-1], filled[-1]]
+    for size in [*(chance.randrange(600, ends[-1]) for _ in range(25)), *beside]:
         # Stored, so that as much comes out as goes in.
         path.write_bytes(gzip.compress(whole, 0)[:size] if zipped else whole[:size])
         items = read(path)
