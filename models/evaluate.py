@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import recipe
@@ -41,11 +42,21 @@ KEPT = 0.99  # share of the injected transients that the compared threshold keep
 FPRS = (0.01, 0.05)
 SWEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # thresholds
 MIDDLE = 0.5  # the threshold of who has not chosen one
-# Bright stars that are put beside events, and how far from them [px], where a star's wings are no matter.
-STARS, OFF_MIDDLE = 8, 9
 MANY = 20  # alerts of a night that is shown by itself
 BATCH, ROUNDS = 32, 400  # alerts at once, at which a core is fastest; rounds of which the best counts
 OURS = "rbnet"
+
+
+class Field(NamedTuple):
+    """Stars that are put beside events: how many, how far from them [px], and their magnitudes."""
+
+    stars: int
+    distance: tuple[float, float]
+    magnitude: tuple[float, float]
+
+
+# Bright ones where a star's wings are no matter; and blends, not so bright that they hide the event.
+FIELDS = {"eight bright stars": Field(8, (9, 32), (14.5, 18.5)), "six close stars": Field(6, (2, 9), (16.5, 19.5))}
 
 
 @dataclass(frozen=True)
@@ -99,21 +110,25 @@ def others(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArr
     return made["stamps"], made["real"], made["kind"], made["receiver"]
 
 
-def crowded(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
-    """The events of `ours`, with bright stars in front."""
-    stamps, *truth = ours(real, half)
-    return beside_stars(stamps, SEED + half), *truth
+def beside(field: Field) -> Generator:
+    """The events of `ours`, with the field's stars in front."""
+
+    def generate(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
+        stamps, *truth = ours(real, half)
+        return beside_stars(stamps, field, SEED + half), *truth
+
+    return generate
 
 
-def beside_stars(stamps: Array, seed: int) -> Array:
-    """Triplets (N,3,63,63) with STARS bright stars more, well subtracted and off the middle: what happened there is
-    the same as before."""
+def beside_stars(stamps: Array, field: Field, seed: int) -> Array:
+    """Triplets (N,3,63,63) with the field's stars more, well subtracted: what happened there is the same as before."""
     rng = np.random.default_rng(seed)
     made = []
     for part in np.array_split(stamps, -(-len(stamps) // 128)):
-        shape = (len(part), STARS)
-        distance, angle = np.sqrt(rng.uniform(OFF_MIDDLE**2, 32**2, shape)), rng.uniform(0, 2 * np.pi, shape)
-        x, y, flux = distance * np.cos(angle), distance * np.sin(angle), flux_of(rng.uniform(14.5, 18.5, shape))
+        shape = (len(part), field.stars)
+        nearest, farthest = field.distance
+        distance, angle = np.sqrt(rng.uniform(nearest**2, farthest**2, shape)), rng.uniform(0, 2 * np.pi, shape)
+        x, y, flux = distance * np.cos(angle), distance * np.sin(angle), flux_of(rng.uniform(*field.magnitude, shape))
         stars = Sources(*(each.astype(np.float32) for each in (x, y, flux, np.zeros(shape))))
         scene = replace(draw_scene(rng, len(part)), stars=stars)
         light, _ = added(rng, scene)
@@ -191,17 +206,18 @@ def by_kind(events: Events, threshold: float) -> str:
     return markdown(["", "events", *heads, f"{OURS} >= {threshold:g}"], lines)
 
 
-def in_front_of_stars(events: Events, crowd: Events) -> str:
-    """What passes of the same events with bright stars in front, at the thresholds of `by_kind`."""
+def in_front_of_stars(events: Events, fields: dict[str, Events]) -> str:
+    """What passes of the same events with stars in front, by field, at the thresholds of `by_kind`."""
     scenes = Scenes(events.scene, 0)
     at = {name: events.threshold(name)[events.half] for name in events.scores}
     groups = {name: events.kind == name for name in np.unique(events.kind[events.real])}
     groups |= {"**all reals**": events.real, "**all artefacts**": ~events.real}
     lines = []
-    for name, chosen in groups.items():
-        passing = (share_of(scenes, chosen, crowd.scores[each] >= at[each]) for each in events.scores)
-        lines.append([name, str(chosen.sum()), *passing])
-    return markdown(["beside bright stars", "events", *events.scores], lines)
+    for field, crowd in fields.items():
+        for name, chosen in groups.items():
+            passing = (share_of(scenes, chosen, crowd.scores[each] >= at[each]) for each in events.scores)
+            lines.append([field, name, str(chosen.sum()), *passing])
+    return markdown(["beside", "", "events", *events.scores], lines)
 
 
 def calibration(events: Events) -> str:
@@ -326,7 +342,8 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
         events = scored_events(generator, real, scorers, shared)
         yield f"{name} kinds", by_kind(events, threshold)
         if generator is ours:
-            yield "crowded", in_front_of_stars(events, scored_events(crowded, real, scorers, shared))
+            fields = {name: scored_events(beside(field), real, scorers, shared) for name, field in FIELDS.items()}
+            yield "crowded", in_front_of_stars(events, fields)
         yield f"{name} calibration", calibration(events)
     yield "cost", cost(bundle, shared)
 

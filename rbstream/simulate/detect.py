@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .optics import CENTRE, MARGIN, SIGMA_PER_FWHM, Array, Rng, changed, render
-from .scene import GAIN, REFERENCE_LIMIT, ZEROPOINT, Scene, flux_of
+from .scene import GAIN, REFERENCE_LIMIT, Scene, flux_of, magnitude_of
 
 DETECTION = 5.0  # sigma: ZTF's threshold on the matched-filtered difference
 SIZE = 63  # px of a stamp
@@ -113,7 +113,7 @@ def _nearest(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[Array, Array]:
     distance = np.where(steady.flux > faintest, distance, np.float32(_NO_SOURCE))
     nearest = distance.argmin(axis=1)
     flux = np.maximum(steady.flux[rows, nearest], faintest)
-    return distance[rows, nearest], np.asarray(ZEROPOINT - 2.5 * np.log10(flux), np.float32)
+    return distance[rows, nearest], magnitude_of(flux)
 
 
 def _matched_filter(difference: Array, variance: Array, fwhm: Array) -> tuple[Array, Array]:

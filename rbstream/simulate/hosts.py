@@ -8,10 +8,11 @@ import numpy as np
 
 from .draw import background_flux, snr, somewhere
 from .optics import Rng, Sources
-from .scene import Scene, flux_of, galaxy, point
+from .scene import Scene, flux_of, galaxy, magnitude_of, point
 
 _BRIGHTEST = 13.0  # mag: brighter stars are saturated in ZTF's 30 s, and masked
 _FAINTEST = 21.5  # mag: a magnitude above the reference's limit
+_NUCLEUS = 0.2  # share of the centred stars: at ZTF's depth active nuclei are fewer than variable stars
 
 
 def _star(rng: Rng, scene: Scene) -> Sources:
@@ -21,10 +22,14 @@ def _star(rng: Rng, scene: Scene) -> Sources:
 
 
 def _centred_star(rng: Rng, scene: Scene) -> Sources:
-    """A star at the event's own place, 1 to 30 times what a new source there would be: what a variable needs."""
+    """A star at the event's own place, 1 to 30 times what a new source there would be: what a variable needs. Some are
+    the nucleus of a galaxy."""
     x, y = somewhere(rng, scene)
     flux = 1.3 * background_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, np.log(30), len(x)))
-    return point(x, y, np.minimum(flux, flux_of(np.float32(_BRIGHTEST))))
+    flux = np.minimum(flux, flux_of(np.float32(_BRIGHTEST)))
+    galaxies = galaxy(rng, x, y, magnitude_of(flux) + rng.uniform(-2.5, 1, len(x)))  # 0.4 to 10 times as bright
+    galaxies.flux[rng.random(len(x)) >= _NUCLEUS] = 0
+    return point(x, y, flux) + galaxies
 
 
 def _galaxy(rng: Rng, scene: Scene) -> Sources:

@@ -131,7 +131,7 @@ def _batch(receivers: Receivers, seed: int, names: tuple[str, ...], number: int)
 
 
 def _optics(rng: Rng, noise: Array, host: np.ndarray) -> Scene:
-    """Scenes with nothing but optics, a host and, in some, bright neighbours: the field is in the receiver."""
+    """Scenes with nothing but optics, a host and, in some, neighbours: the field is in the receiver."""
     nothing = np.zeros(len(noise), np.float32)
     stars = neighbours(rng, len(noise))
     scene = replace(draw_scene(rng, len(noise)), stars=stars, noise=noise, reference_noise=nothing)

@@ -44,8 +44,8 @@ REAL: dict[str, Kind] = {
     "asteroid": Kind(reals.asteroid),
 }
 BOGUS: dict[str, Kind] = {
-    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 3.2),
-    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.8),
+    "cosmic_ray": Kind(artefacts.cosmic_ray, ("sky", "star", "centred_star", "centred_star"), 3.6),
+    "cosmic_ray_in_galaxy": Kind(artefacts.cosmic_ray, ("galaxy",), 0.9),
     "hot_pixel": Kind(artefacts.hot_pixel, weight=_HARD),
     "reference_defect": Kind(artefacts.reference_defect, weight=2),
     "bad_column": Kind(artefacts.bad_column, weight=_EASY),

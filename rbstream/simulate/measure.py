@@ -6,7 +6,7 @@ import numpy as np
 
 from .detect import SIZE, Detection
 from .optics import SIGMA_PER_FWHM, Array
-from .scene import ZEROPOINT
+from .scene import magnitude_of
 
 _OFFSET = np.arange(SIZE) - SIZE // 2
 _RADIUS = np.hypot(_OFFSET[:, None], _OFFSET[None, :])
@@ -20,7 +20,7 @@ def measure(found: Detection) -> dict[str, Array]:
     middle = slice(SIZE // 2 - 2, SIZE // 2 + 3)
     core = difference[:, middle, middle]
     peak = np.maximum(difference[:, SIZE // 2, SIZE // 2], found.noise)
-    magpsf = ZEROPOINT - 2.5 * np.log10(found.flux)
+    magpsf = magnitude_of(found.flux)
     magap, sigmagap = _aperture(difference, found, 7)
     magapbig, sigmagapbig = _aperture(difference, found, 9)
     major, minor = _moments(core)
@@ -62,7 +62,7 @@ def _aperture(difference: Array, found: Detection, radius: float) -> tuple[Array
     inside = radius >= _RADIUS
     error = found.noise * np.sqrt(inside.sum())
     flux = np.maximum(difference[:, inside].sum(axis=1), error)
-    return ZEROPOINT - 2.5 * np.log10(flux), _FLUX_ERROR_MAG * error / flux
+    return magnitude_of(flux), _FLUX_ERROR_MAG * error / flux
 
 
 def _moments(core: Array) -> tuple[Array, Array]:

@@ -12,10 +12,13 @@ ZEROPOINT = 26.1  # mag of 1 DN: the median `magzpsci` of ZTF's packets
 GAIN = 6.2  # e-/DN of ZTF's amplifiers, from the noise of real stamps
 REFERENCE_LIMIT = 22.5  # mag, where a reference of 15 to 40 exposures stops showing stars
 MAX_STARS = 64  # a scene's most: the PS1 sources within 30" in ZTF's packets are 1 to 170, 7 at the median
-GALAXY = 6  # sources that make a galaxy
-# Share of the scenes in which bright stars lie beside the event, whatever it is, and how many at most. Wrong flux
-# scales are told by such stars: a network that had seen them there alone missed a tenth of the reals beside eight.
+MAX_HOST = 7  # sources of which a host is made: six are a galaxy, and it may have a nucleus
+# Share of the scenes in which more stars lie beside the event, whatever it is, and how many at most. Wrong flux
+# scales are told by bright ones: a network that had seen them there alone missed a tenth of the reals beside eight.
 _CROWDED, _NEIGHBOURS = 0.25, 10
+# Share of those that are close, and their scatter in px: a network that had seen few blends missed 5 to 7% of the
+# variables that had another star within 4 px, and as many of those in a group.
+_CLOSE, _SCATTER = 0.4, 4.0
 _BLENDED, _BESIDE = 0.15, 3  # share of the stars that are within so many px of another: pairs and chance
 REACH = 6  # px outside the canvas from where a star's wings still matter
 
@@ -59,6 +62,11 @@ def flux_of(magnitude: np.ndarray | np.float32) -> Array:
     return np.asarray(10 ** (0.4 * (ZEROPOINT - magnitude)), np.float32)
 
 
+def magnitude_of(flux: Array) -> Array:
+    """Its inverse."""
+    return np.asarray(ZEROPOINT - 2.5 * np.log10(flux), np.float32)
+
+
 def draw_scene(rng: Rng, scenes: int) -> Scene:
     """Scenes without any event or host: what is left in their difference is what a good subtraction leaves.
 
@@ -80,7 +88,7 @@ def draw_scene(rng: Rng, scenes: int) -> Scene:
     blank = np.zeros((scenes, CANVAS, CANVAS), np.float32)
     return Scene(
         stars=_field(rng, scenes) + neighbours(rng, scenes),
-        host=no_sources(scenes, GALAXY),
+        host=no_sources(scenes, MAX_HOST),
         new=no_sources(scenes),
         sky=_float(sky),
         noise=_float(noise),
@@ -132,12 +140,16 @@ def _field(rng: Rng, scenes: int) -> Sources:
 
 
 def neighbours(rng: Rng, scenes: int) -> Sources:
-    """Where it is crowded, one to ten bright stars a scene, anywhere in the stamp; elsewhere none."""
+    """Where it is crowded, one to ten stars a scene, bright and anywhere in the stamp or close to its middle; elsewhere
+    none."""
     shape = (scenes, _NEIGHBOURS)
     count = np.where(rng.random(scenes) < _CROWDED, rng.integers(1, _NEIGHBOURS + 1, scenes), 0)
-    x, y = rng.uniform(-34, 34, (2, *shape))
-    # Brighter ones are saturated and masked, fainter ones tell nothing of a wrong scale.
-    flux = flux_of(rng.uniform(12.5, 18.5, shape)) * (np.arange(_NEIGHBOURS) < count[:, None])
+    close = rng.random(shape) < _CLOSE
+    x, y = np.where(close, rng.normal(0, _SCATTER, (2, *shape)), rng.uniform(-34, 34, (2, *shape)))
+    # Brighter ones are saturated and masked, fainter ones tell nothing of a wrong scale; the close ones are blends,
+    # as bright as what is detected.
+    magnitude = np.where(close, rng.uniform(14.5, 20.5, shape), rng.uniform(12.5, 18.5, shape))
+    flux = flux_of(magnitude) * (np.arange(_NEIGHBOURS) < count[:, None])
     return Sources(_float(x), _float(y), _float(flux), np.zeros(shape, np.float32))
 
 

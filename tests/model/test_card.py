@@ -95,7 +95,7 @@ def test_a_score_is_converted_to_the_share_of_reals_among_those_that_have_it():
 def test_bright_stars_leave_the_middle_as_it_was():
     stamps = np.zeros((3, 3, 63, 63), np.float32)
     stamps[2, :, :5] = np.nan
-    crowded = evaluate.beside_stars(stamps, 1)
+    crowded = evaluate.beside_stars(stamps, evaluate.FIELDS["eight bright stars"], 1)
     assert (np.abs(crowded[:, :, 29:34, 29:34]) < 1).mean() > 0.8
     assert (crowded[:2, 1].reshape(2, -1).max(axis=1) > 500).all()
     assert np.abs(crowded[:2, 2]).sum() < 0.1 * crowded[:2, 0].sum()  # subtracted

@@ -8,8 +8,9 @@ from scipy.ndimage import maximum_filter
 
 from rbstream.simulate import triplets
 from rbstream.simulate.alerts import alerts, until_detected
-from rbstream.simulate.hosts import HOSTS
+from rbstream.simulate.hosts import HOSTS, give_hosts
 from rbstream.simulate.kinds import BOGUS, FAR_REACHING, REAL
+from rbstream.simulate.scene import draw_scene, neighbours
 
 N = 1500
 
@@ -129,6 +130,28 @@ def test_both_classes_of_compact_events_have_the_same_hosts():
         expected = HOSTS.count(name) / len(HOSTS)
         assert (host[real] == name).mean() == pytest.approx(expected, abs=0.05), name
         assert (host[~real] == name).mean() == pytest.approx(expected, abs=0.05), name
+
+
+def test_one_in_five_centred_stars_is_the_nucleus_of_a_galaxy_that_lies_around_it():
+    rng = np.random.default_rng(2)
+    scene = draw_scene(rng, 2000)
+    give_hosts(rng, scene, np.repeat("centred_star", 2000))
+    star, galaxy = scene.host.flux[:, 0], scene.host.flux[:, 1:].sum(axis=1)
+    nuclei = galaxy > 0
+    assert nuclei.mean() == pytest.approx(0.2, abs=0.03)
+    assert (star > 0).all()
+    ratio = (galaxy / star)[nuclei]
+    assert ratio.min() == pytest.approx(0.4, abs=0.05)
+    assert ratio.max() == pytest.approx(10, rel=0.1)
+    assert scene.host.x[nuclei, 1:].mean(axis=1) == pytest.approx(scene.host.x[nuclei, 0], abs=1e-4)
+
+
+def test_where_it_is_crowded_some_stars_lie_close_to_the_event():
+    stars = neighbours(np.random.default_rng(3), 4000)
+    crowded = (stars.flux > 0).any(axis=1)
+    assert crowded.mean() == pytest.approx(0.25, abs=0.03)
+    close = ((stars.flux > 0) & (np.hypot(stars.x, stars.y) < 8)).any(axis=1)
+    assert close[crowded].mean() == pytest.approx(0.75, abs=0.1)
 
 
 def test_variables_and_reference_defects_are_of_both_signs():
