@@ -110,7 +110,7 @@ def others(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArr
     return made["stamps"], made["real"], made["kind"], made["receiver"]
 
 
-def beside(field: Field) -> Generator:
+def with_field(field: Field) -> Generator:
     """The events of `ours`, with the field's stars in front."""
 
     def generate(real: Table, half: int) -> tuple[Array, Mask, NDArray[np.str_], NDArray[np.int64]]:
@@ -342,7 +342,7 @@ def figures(bundle: Path, folder: Path, real: Table, shared: Path) -> Iterator[t
         events = scored_events(generator, real, scorers, shared)
         yield f"{name} kinds", by_kind(events, threshold)
         if generator is ours:
-            fields = {name: scored_events(beside(field), real, scorers, shared) for name, field in FIELDS.items()}
+            fields = {each: scored_events(with_field(field), real, scorers, shared) for each, field in FIELDS.items()}
             yield "crowded", in_front_of_stars(events, fields)
         yield f"{name} calibration", calibration(events)
     yield "cost", cost(bundle, shared)

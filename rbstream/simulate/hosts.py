@@ -23,7 +23,7 @@ def _star(rng: Rng, scene: Scene) -> Sources:
 
 def _centred_star(rng: Rng, scene: Scene) -> Sources:
     """A star at the event's own place, 1 to 30 times what a new source there would be: what a variable needs. Some are
-    the nucleus of a galaxy."""
+    the nucleus of a galaxy, and come before it: what varies is the first source."""
     x, y = somewhere(rng, scene)
     flux = 1.3 * background_flux(scene, snr(rng, scene)) * np.exp(rng.uniform(0, np.log(30), len(x)))
     flux = np.minimum(flux, flux_of(np.float32(_BRIGHTEST)))

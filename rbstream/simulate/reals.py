@@ -19,7 +19,7 @@ def transient(rng: Rng, scene: Scene) -> None:
 
 
 def variable(rng: Rng, scene: Scene) -> None:
-    """A star, the scene's host, that became brighter or (a little more often) fainter, by at most all of its flux."""
+    """A star, the host's first source, that became brighter or (a little more often) fainter, by at most its flux."""
     base = scene.host.flux[:, 0]
     change = np.minimum(psf_flux(scene, snr(rng, scene)), base)
     scene.new = point(scene.host.x[:, 0], scene.host.y[:, 0], either(rng, len(base), 0.6) * change)

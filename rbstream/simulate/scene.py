@@ -17,7 +17,7 @@ MAX_HOST = 7  # sources of which a host is made: six are a galaxy, and it may ha
 # scales are told by bright ones: a network that had seen them there alone missed a tenth of the reals beside eight.
 _CROWDED, _NEIGHBOURS = 0.25, 10
 # Share of those that are close, and their scatter in px: a network that had seen few blends missed 5 to 7% of the
-# variables that had another star within 4 px, and as many of those in a group.
+# variables that had another star within 4 px, and 6 to 8% of those in a group.
 _CLOSE, _SCATTER = 0.4, 4.0
 _BLENDED, _BESIDE = 0.15, 3  # share of the stars that are within so many px of another: pairs and chance
 REACH = 6  # px outside the canvas from where a star's wings still matter
@@ -63,7 +63,7 @@ def flux_of(magnitude: np.ndarray | np.float32) -> Array:
 
 
 def magnitude_of(flux: Array) -> Array:
-    """Its inverse."""
+    """Magnitude, at the same zero point, of a flux in DN."""
     return np.asarray(ZEROPOINT - 2.5 * np.log10(flux), np.float32)
 
 
@@ -146,8 +146,8 @@ def neighbours(rng: Rng, scenes: int) -> Sources:
     count = np.where(rng.random(scenes) < _CROWDED, rng.integers(1, _NEIGHBOURS + 1, scenes), 0)
     close = rng.random(shape) < _CLOSE
     x, y = np.where(close, rng.normal(0, _SCATTER, (2, *shape)), rng.uniform(-34, 34, (2, *shape)))
-    # Brighter ones are saturated and masked, fainter ones tell nothing of a wrong scale; the close ones are blends,
-    # as bright as what is detected.
+    # Close ones are blends, as bright as what is detected. Of the others brighter ones are saturated and masked, and
+    # fainter ones tell nothing of a wrong scale.
     magnitude = np.where(close, rng.uniform(14.5, 20.5, shape), rng.uniform(12.5, 18.5, shape))
     flux = flux_of(magnitude) * (np.arange(_NEIGHBOURS) < count[:, None])
     return Sources(_float(x), _float(y), _float(flux), np.zeros(shape, np.float32))

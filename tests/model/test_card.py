@@ -103,6 +103,14 @@ def test_bright_stars_leave_the_middle_as_it_was():
     assert np.isfinite(crowded[2, :, 5:]).all()
 
 
+def test_close_stars_lie_about_the_middle():
+    stamps = np.zeros((3, 3, 63, 63), np.float32)
+    template = evaluate.beside_stars(stamps, evaluate.FIELDS["six close stars"], 1)[:, 1]
+    middle = template[:, 20:43, 20:43].reshape(3, -1)
+    assert (middle.max(axis=1) > 100).all()
+    assert (middle.sum(axis=1) > 0.9 * template.reshape(3, -1).sum(axis=1)).all()
+
+
 def test_real_triplets_are_counted_by_night_and_small_nights_together():
     night = np.repeat([1, 2, 3, 4], [30, 5, 3, 2])
     real = {"night": night, "asteroid": night == 4, "consensus": np.tile([1, 0], 20)}
